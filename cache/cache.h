@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Decides where bytes are. One way in for data: demand, read-ahead and
+ * prefetch all ask for extents here; one fill in flight per extent, everybody
+ * else joins it.
+ *
+ *        cache_read ----> extent in RAM ------------------> done, inline
+ *            |            extent on disk -> disk_read ----> done
+ *            +--missing-> fill: origin read -> done as soon as the bytes are
+ *                               there -> disk_write behind it
+ *        cache_want ----> the same fill, nobody waiting
+ *
+ * The extent's state machine, its lettered guarantees and the lock order are
+ * in extent.h. Callbacks run on threads of the origin, the disk tier or the
+ * caller; they must not block.
+ */
+#ifndef HOPPER_CACHE_CACHE_H
+#define HOPPER_CACHE_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include "cache/disk.h"
+#include "cache/namespace.h"
+
+#define EXTENT_BYTES (1u << 20)
+
+struct cache;
+struct strbuf;
+
+struct cache_config {
+	const char *const *dirs;      /* cache directories; created 0700 if missing */
+	unsigned dir_count;
+	const char *identity;         /* of the origin: a cache belongs to one */
+	uint64_t size_bytes;          /* size=; 0 for no limit of its own */
+	unsigned size_percent;        /* or this share of the file system, if not 0 */
+	uint64_t min_free_bytes;
+	unsigned min_free_percent;
+	uint64_t ram_bytes;           /* ram=; 0 for auto */
+	enum disk_codec codec;
+	bool verify_all;
+	bool numa;
+	uint64_t timeout_ns;          /* how long a read waits for an origin that is away */
+	struct ns_config ns;
+};
+
+/*
+ * Opens and locks the cache directories, the index, the namespace and the
+ * tiers, and starts the background threads. @origin and @stats are borrowed.
+ * On error: negative errno and one line for the user in @msg; -EINVAL,
+ * -EBUSY, -EPERM and -EEXIST are the user's to mend (exit status 2).
+ */
+int cache_open(const struct cache_config *cfg, struct origin *origin, struct stats *stats,
+	       struct cache **ret_cache, char *msg, size_t msg_size);
+
+/* No read or want may be submitted any more; waits for those in flight. */
+void cache_close(struct cache *c);
+
+struct ns *cache_ns(struct cache *c);
+struct origin *cache_origin(struct cache *c);
+
+/*
+ * An open handle: while pinned, the object's extents are not evicted from
+ * RAM or disk by anyone but a hard limit. Counted; cache_unpin() of an object that is
+ * not pinned does nothing (a RELEASE may come twice).
+ */
+void cache_pin(struct cache *c, const struct ns_attr *attr);
+void cache_unpin(struct cache *c, uint64_t ino);
+
+/* One read; owned by the caller, zeroed before use. */
+struct cache_read {
+	struct ns_attr attr;     /* which file, which version */
+	uint64_t offset;
+	size_t len;              /* at most EXTENT_BYTES; clipped at the end of file */
+
+	/*
+	 * Called exactly once, possibly before cache_read() returns. With err 0,
+	 * iov[0..iov_count) are the bytes (none at or past the end of file),
+	 * valid until cache_read_end(), which must be called then and only then.
+	 * Errors: -ESTALE (the file changed), -EIO, -ETIMEDOUT is given as -EIO.
+	 */
+	void (*done)(struct cache_read *r, int err);
+	void *arg;
+
+	struct iovec iov[2];
+	int iov_count;
+	size_t bytes;            /* sum of iov */
+	bool has_waited;         /* it had to wait for origin or disk */
+	bool is_miss;            /* ... for the origin */
+
+	void *priv[16];          /* the cache's */
+};
+
+void cache_read(struct cache *c, struct cache_read *r);
+void cache_read_end(struct cache *c, struct cache_read *r);
+
+/* Prefetch of one extent; owned by the caller until done. */
+struct cache_want {
+	uint64_t key;            /* extent_key(ino, extent) */
+	/*
+	 * Called exactly once, possibly before cache_want() returns. err 0: the
+	 * extent is resident (bytes: what had to be fetched, 0 if it was there or a
+	 * fill was joined). -ENOSPC: no room that may be used for a prefetch.
+	 * -EAGAIN: no memory now. -ESTALE, -ENOENT, -EIO: benign here.
+	 */
+	void (*done)(struct cache_want *w, int err, uint64_t bytes);
+	void *arg;
+	bool was_demanded;       /* a reader joined while it was in flight: it came late */
+	void *priv[8];           /* the cache's */
+};
+
+void cache_want(struct cache *c, struct cache_want *w);
+
+enum cache_tier { CACHE_TIER_NONE = 0, CACHE_TIER_RAM = 1, CACHE_TIER_DISK = 2 };
+
+/* Where an extent is (a mask). From memory and the index; no I/O. */
+unsigned cache_where(struct cache *c, const struct ns_attr *attr, uint32_t extent);
+
+/* Forget everything about an object that is not pinned or in use. */
+void cache_drop(struct cache *c, uint64_t ino);
+
+/* Resident bytes of a file and its size, for user.hopper.cached. */
+void cache_residency(struct cache *c, const struct ns_attr *attr, uint64_t *ret_ram, uint64_t *ret_disk);
+
+/*
+ * What the prefetcher knows that the cache does not. Called by the evictor
+ * from its own thread or a submitter's, with no lock of the cache held
+ * but possibly often: must be short and must not call the cache.
+ */
+enum cache_class {
+	CACHE_OTHER,       /* in no epoch pattern: the general policy decides */
+	CACHE_CONSUMED,    /* read in this epoch: first out */
+	CACHE_UNREAD,      /* will be read in this epoch: stays */
+};
+
+struct cache_advisor {
+	enum cache_class (*class_of)(void *arg, uint64_t key);
+	/* An extent left the cache (both tiers). For the prefetcher's books. */
+	void (*evicted)(void *arg, uint64_t key);
+	void *arg;
+};
+
+/* Set once, before the first read; the advisor outlives its last use (cache_close). NULL removes it. */
+void cache_set_advisor(struct cache *c, const struct cache_advisor *advisor);
+
+/* The prefetcher says that an object was consumed: its extents go first. Never blocks; may be forgotten under pressure. */
+void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count);
+
+/* A measure of origin traffic for the governor. */
+struct cache_flow {
+	unsigned in_flight;          /* fills waiting for the origin */
+	unsigned demand_in_flight;   /* of these, that a reader waits for */
+	uint64_t done;               /* fills completed since start */
+	uint64_t bytes;              /* bytes of these */
+	uint64_t ram_free_bytes;     /* that a prefetch may use now */
+	uint64_t disk_room_bytes;    /* ... counting what is consumed and could go */
+	uint64_t limit_bytes;        /* of the disk tier: the cache's capacity */
+};
+void cache_flow(struct cache *c, struct cache_flow *ret_flow);
+
+/* Publish gauges to the statistics. */
+void cache_publish(struct cache *c);
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The disk tier: extents on the cache directories.
+ *
+ * An extent is named by its key (inode number and extent number) and belongs
+ * to one version of its file. Extents of files of at least DISK_WHOLE_MIN bytes are
+ * kept in place in one sparse file per object (whole), so that the kernel
+ * can read it; the others, and compressed ones, are appended to segment
+ * files (packed), 4-KiB aligned, and freed by punching holes.
+ *
+ * Guarantees
+ *   (A) bytes handed out by disk_read() carried the right checksum, or it failed;
+ *   (B) the index names an extent only after its bytes were written;
+ *   (C) bytes on disk never exceed the limit: space is reserved before it is
+ *       written, and min_free is watched;
+ *   (D) every submitted io is completed exactly once, never from within the call.
+ *
+ * All disk I/O goes through one io_uring (or threads, where the kernel
+ * refuses one) that only this module knows.
+ */
+#ifndef HOPPER_CACHE_DISK_H
+#define HOPPER_CACHE_DISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXTENT_BITS 24            /* extent number bits in a key: 16 TiB files */
+#define DISK_WHOLE_MIN (1u << 20) /* bytes; larger than one extent is a whole object */
+
+struct disk;
+struct store;
+struct stats;
+
+enum disk_codec { DISK_CODEC_AUTO, DISK_CODEC_LZ4, DISK_CODEC_OFF };
+
+struct disk_config {
+	const char *const *dirs;      /* checked cache directories, at least one */
+	const int *dir_fds;           /* the same, opened; not owned */
+	unsigned dir_count;
+	uint64_t limit_bytes;         /* size=, 0 for none of its own */
+	uint64_t min_free_bytes;      /* to be left free on the file system */
+	enum disk_codec codec;
+	bool verify_all;              /* verify=always */
+	bool was_clean;               /* the last stop was clean */
+};
+
+static inline uint64_t extent_key(uint64_t ino, uint32_t extent)
+{
+	return ino << EXTENT_BITS | extent;
+}
+
+static inline uint64_t extent_key_ino(uint64_t key)
+{
+	return key >> EXTENT_BITS;
+}
+
+static inline uint32_t extent_key_no(uint64_t key)
+{
+	return (uint32_t)(key & ((1u << EXTENT_BITS) - 1));
+}
+
+/* One extent read or written. Owned by the caller until done. */
+struct disk_io {
+	uint64_t key;
+	uint64_t version;        /* version_hash() of the file */
+	uint64_t object_bytes;   /* size of the whole file: packed or whole */
+	void *buf;               /* page aligned */
+	size_t len;              /* bytes of the extent, uncompressed */
+	/*
+	 * On a thread of the disk tier. Reads: 0; -ENOENT not there;
+	 * -EBADMSG wrong bytes, short or gone (counted as corrupt and forgotten);
+	 * or an I/O error. Writes: 0 when the bytes are written (the index
+	 * follows within a second); -ENOSPC; or an I/O error. Must not block.
+	 */
+	void (*done)(struct disk_io *io, int err);
+	void *arg;               /* the caller's */
+	uint64_t reserved;       /* writes: bytes from disk_reserve(), consumed */
+	void *priv[8];           /* the disk tier's while in flight */
+};
+
+int disk_open(const struct disk_config *cfg, struct store *store, struct stats *stats,
+	      struct disk **ret_disk, char *msg, size_t msg_size);
+
+/* Waits for I/O in flight, commits, syncs, frees. */
+void disk_close(struct disk *d);
+
+/* Is the extent there under this version? From the index: no I/O, any thread. */
+bool disk_has(struct disk *d, uint64_t key, uint64_t version);
+
+void disk_read(struct disk *d, struct disk_io *io);
+
+/*
+ * Reserve room for an extent of @len bytes. Returns the bytes reserved (for
+ * disk_io.reserved) or 0 if there is no room: evict, or do not store.
+ */
+uint64_t disk_reserve(struct disk *d, size_t len);
+void disk_unreserve(struct disk *d, uint64_t reserved);
+
+void disk_write(struct disk *d, struct disk_io *io);
+
+/* Forget an extent and free its space. Returns the bytes freed (0 if not there). Short; may punch holes in the background. */
+uint64_t disk_drop(struct disk *d, uint64_t key);
+
+/* Bytes that should be freed now to be back under the low watermark; 0 while under the high one. */
+uint64_t disk_excess(struct disk *d);
+
+/* Room left under the limit, reservations counted as used. */
+uint64_t disk_room(struct disk *d);
+
+/* The hard limit now in force (size= and what min_free= leaves). */
+uint64_t disk_limit(struct disk *d);
+
+/*
+ * Walk what the index holds: calls @fn for each extent, in key order from
+ * @from on, until it returns non-zero. For start-up and the evictor.
+ */
+int disk_walk(struct disk *d, uint64_t from,
+	      int (*fn)(void *arg, uint64_t key, uint64_t version, uint32_t disk_bytes), void *arg);
+
+/* Publish gauges to the statistics. */
+void disk_publish(struct disk *d);
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Beside the path: watches accesses, predicts, asks the cache to fill.
+ *
+ * One thread owns all state. Accesses reach it through a bounded lock-free
+ * queue; a full queue drops and counts. Prefetch is advice: it never blocks a
+ * reader, never returns an error to one, never evicts what this epoch has
+ * yet to read, and lives inside the cache's limits.
+ */
+#ifndef HOPPER_PREFETCH_PREFETCH_H
+#define HOPPER_PREFETCH_PREFETCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cache;
+struct prefetch;
+struct stats;
+
+enum prefetch_mode {
+	PREFETCH_OFF,      /* nothing is fetched ahead */
+	PREFETCH_SEQ,      /* read-ahead inside files only */
+	PREFETCH_AUTO,     /* sets and epochs too */
+};
+
+struct prefetch_config {
+	enum prefetch_mode mode;
+	bool recognise;               /* seed- and order-based predictors allowed */
+	uint64_t origin_bw;           /* bytes/s prefetch may use; 0 for no limit */
+	unsigned origin_parallel;     /* 0: found by measuring */
+};
+
+enum observation_kind {
+	OBSERVE_OPEN,
+	OBSERVE_READ,
+	OBSERVE_RELEASE,
+	OBSERVE_LIST,                 /* a directory was listed; ino is the directory */
+};
+
+/* One access; 40 bytes. */
+struct observation {
+	uint64_t ino;
+	uint64_t offset;              /* reads: bytes */
+	uint64_t time_ns;             /* clock_ns() */
+	uint32_t len;                 /* reads: bytes asked for */
+	uint32_t pid;                 /* of the reader; 0 if unknown */
+	uint16_t cpu;                 /* UINT16_MAX if unknown */
+	uint8_t kind;                 /* enum observation_kind */
+	uint8_t stalled;              /* the read waited for the origin */
+	uint32_t reserved;
+};
+
+/* Starts the thread and becomes the cache's advisor. Returns 0 or negative errno. */
+int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struct stats *stats,
+		   struct prefetch **ret_prefetch);
+
+/* Stops issuing, waits for what is in flight, frees. The cache must still be open. */
+void prefetch_stop(struct prefetch *p);
+
+/* Any thread; never blocks, never fails. */
+void prefetch_observe(struct prefetch *p, const struct observation *o);
+
+/* Publish gauges, the sets and the forecast to the statistics. */
+void prefetch_publish(struct prefetch *p);
+
+#endif
