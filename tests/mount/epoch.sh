@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Epochs over a cache of half the data: exact counts, every byte compared.
+LIMIT_S=180
+. "$(dirname "$0")/lib.sh"
+
+epoch=$builddir/tests/bench/epoch
+[ -x "$epoch" ] || fail "tests/bench/epoch was not built"
+"$epoch" --make "$origin" --files 1000 --size 61440 --dirs 5 || fail "data"
+data=$((1000 * 61440))
+start "fault:read=5ms,meta=1ms,bw=200M:$origin" "size=$((data / 2 + (2 << 20))),ram=$((data / 10))"
+"$epoch" --read "$mnt" --epochs 4 --verify --stats "$mnt" >"$scratch/out" || { cat "$scratch/out"; fail "the readers failed"; }
+cat "$scratch/out"
+/usr/bin/python3 - "$scratch/out" "$data" <<'PY' || fail "epoch counts"
+import json, sys
+epochs = [json.loads(l) for l in open(sys.argv[1]) if l.startswith("{")]
+data = int(sys.argv[2])
+assert len(epochs) == 4
+for e in epochs:
+    assert e["wrong_files"] == 0 and e["errors"] == 0, e
+for e in epochs[1:]:
+    assert e["served"] >= 0.75, e
+    assert e["origin_bytes"] <= 0.56 * data, e
+    assert e["evict_unread"] == 0, e
+PY
+stop

@@ -1,0 +1,120 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by every mount test. Gives each its own scratch directory, a
+# wall-clock limit, and an exit that always unmounts (lazily if need be) and
+# kills only processes the test started.
+#
+#   $scratch  $origin  $cache  $mnt       directories of this test
+#   start SPEC [OPTIONS]                  mount, wait until it answers
+#   stop                                  unmount, wait until the daemon is gone
+#   crash                                 kill -9 the daemon, remove the dead mount
+#   stat_of KEY                           a number from the statistics (reads.opens)
+#   wait_for 'CONDITION' [SECONDS]        until the shell condition holds
+#   fail TEXT / skip TEXT / check A = B   as they say
+
+set -u
+
+if [ -z "${HOPPER_LIMITED:-}" ]; then
+	HOPPER_LIMITED=1 exec timeout -k 10 "${LIMIT_S:-120}" bash "$0" "$@"
+fi
+
+builddir=$(pwd)
+hopperfs=${HOPPERFS:-$builddir/hopperfs}
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/hopper-test.XXXXXX")
+origin=$scratch/origin cache=$scratch/cache mnt=$scratch/mnt
+daemon_pid=
+# Anybody may reach the mount; each directory keeps its own permissions.
+chmod 755 "$scratch"
+mkdir "$origin" "$mnt"
+
+fail() { echo "FAIL: $*"; echo "--- daemon's log"; tail -20 "$scratch/log" 2>/dev/null; exit 1; }
+skip() { echo "SKIP: $*"; exit 77; }
+is_mounted() { awk -v m="$mnt" '$2 == m { found = 1 } END { exit !found }' /proc/self/mounts; }
+
+cleanup() {
+	local status=$?
+
+	trap - EXIT INT TERM
+	cd /
+	if is_mounted; then
+		umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt" 2>/dev/null
+	fi
+	[ -n "$daemon_pid" ] && kill -9 "$daemon_pid" 2>/dev/null
+	if [ -n "${KEEP:-}" ]; then
+		echo "kept: $scratch"
+	else
+		rm -rf --one-file-system "$scratch"
+	fi
+	exit $status
+}
+trap cleanup EXIT
+trap 'echo "FAIL: interrupted or over the time limit"; exit 1' INT TERM
+
+need_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
+[ -e /dev/fuse ] || skip "no /dev/fuse"
+command -v getfattr >/dev/null || skip "getfattr is not installed"
+
+start() {
+	local spec=$1 options=${2:-}
+
+	"$hopperfs" -f "$spec" "$mnt" -o "cache=$cache,log=info${options:+,$options}" \
+		>>"$scratch/log" 2>&1 </dev/null &
+	daemon_pid=$!
+	wait_for 'is_mounted && [ -n "$(stats 2>/dev/null)" ]' 30 ||
+		fail "the mount did not come up"
+}
+
+stop() {
+	umount "$mnt" 2>/dev/null || fusermount3 -u "$mnt" || fail "umount: busy"
+	wait "$daemon_pid"
+	local status=$?
+	daemon_pid=
+	[ $status = 0 ] || fail "the daemon ended with status $status"
+}
+
+crash() {
+	kill -9 "$daemon_pid"
+	wait "$daemon_pid" 2>/dev/null
+	daemon_pid=
+	umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"
+}
+
+stats() { getfattr -n user.hopper.stats --only-values --absolute-names "$mnt"; }
+
+stat_of() {
+	stats | /usr/bin/python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1].split("."):
+    value = value[key]
+print(value)' "$1"
+}
+
+wait_for() {
+	local deadline=$(($(date +%s%N) + ${2:-20} * 1000000000))
+
+	until eval "$1"; do
+		[ "$(date +%s%N)" -lt "$deadline" ] || return 1
+		sleep 0.02
+	done
+}
+
+check() { [ "$1" "$2" "$3" ] || fail "${4:-check}: expected $1 $2 $3"; }
+
+# make_files COUNT BYTES DIRS: incompressible files in class folders under $origin
+make_files() {
+	/usr/bin/python3 - "$origin" "$@" <<'PY'
+import os, random, sys
+root, count, size, dirs = sys.argv[1], *map(int, sys.argv[2:5])
+rnd = random.Random(7)
+for i in range(count):
+    d = os.path.join(root, "class%02d" % (i % dirs))
+    os.makedirs(d, exist_ok=True)
+    with open(os.path.join(d, "img%05d.bin" % i), "wb") as f:
+        f.write(rnd.randbytes(size))
+PY
+}
+
+same_tree() { diff -r --no-dereference "$origin" "$mnt" >"$scratch/diff" 2>&1 || { head "$scratch/diff"; fail "${1:-contents differ}"; }; }
+
+drop_page_cache() { sync; echo 3 2>/dev/null >/proc/sys/vm/drop_caches || true; }

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# An ordinary user mounts through fusermount3.
+. "$(dirname "$0")/lib.sh"
+
+need_root
+command -v setpriv >/dev/null || skip "setpriv is not installed"
+id nobody >/dev/null 2>&1 || skip "there is no user nobody"
+mode=$(stat -c %a /dev/fuse)
+if [ "$mode" != 666 ]; then
+	chmod 666 /dev/fuse || skip "/dev/fuse is closed to users"
+	trap 'chmod "$mode" /dev/fuse; cleanup' EXIT
+fi
+[ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not set-uid"
+make_files 50 50000 2
+chmod -R a+rX "$scratch" && chown nobody "$scratch" "$mnt"
+cp "$hopperfs" "$scratch/hopperfs"
+as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups env HOME="$scratch" "$@"; }
+as_nobody "$scratch/hopperfs" "$origin" "$mnt" -o cache="$cache" || fail "mount as a user"
+daemon_pid=$(pgrep -u nobody -f "$scratch/hopperfs")
+as_nobody diff -r "$origin" "$mnt" || fail "contents"
+ls "$mnt" >/dev/null 2>&1 && fail "another user sees the mount"
+as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt" | grep -q '"passthrough": *false' || fail "stats"
+as_nobody fusermount3 -u "$mnt" || fail "unmount"
+wait_for '! kill -0 $daemon_pid 2>/dev/null' || fail "the daemon stays"
+daemon_pid=
