@@ -108,6 +108,12 @@ uint64_t disk_excess(struct disk *d);
 /* Room left under the limit, reservations counted as used. */
 uint64_t disk_room(struct disk *d);
 
+/* Is more in use than the limit allows now (min_free= can shrink it)? */
+bool disk_is_over(struct disk *d);
+
+/* Is there an extent under any version? */
+bool disk_holds(struct disk *d, uint64_t key);
+
 /* The hard limit now in force (size= and what min_free= leaves). */
 uint64_t disk_limit(struct disk *d);
 

@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The cache's public face: reads and wants find or make their extents here; fill.c does the rest. */
+#include "cache/cache.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include "cache/extent.h"
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/stats.h"
+#include "lib/strbuf.h"
+
+enum { RANK_CACHE = 30, STORE_THREADS = 4, DOWN_AFTER = 8 };
+
+_Static_assert(sizeof(struct read_state) <= sizeof(((struct cache_read *)0)->priv), "read state fits");
+_Static_assert(sizeof(struct want_state) <= sizeof(((struct cache_want *)0)->priv), "want state fits");
+
+/* ---- reading ---- */
+
+/* Attach one part to its extent, making it if need be. Called with the lock held. */
+static void part_attach(struct cache *c, struct part *p, struct answers *a)
+{
+	struct cache_read *r = p->read;
+	uint32_t no = (uint32_t)((r->offset + (p == ((struct read_state *)r->priv)->part ? 0 :
+				  ((struct read_state *)r->priv)->part[0].len)) / EXTENT_BYTES);
+	uint64_t key = extent_key(r->attr.ino, no);
+	struct extent *x = map64_get(&c->extents, key);
+	bool is_new = !x;
+
+	if (is_new)
+		x = extent_new(c, key, &r->attr);
+	if (!x) {
+		fill_part_done(p, -ENOMEM, a);
+		return;
+	}
+	p->extent = x;
+	if (x->state == EXTENT_READY || p->offset + p->len <= x->valid) {
+		stats_inc(c->stats, STAT_READS_HIT_RAM);
+		if (x->state == EXTENT_READY && !x->refs) {
+			c->busy++;
+			list_remove(&x->lru);
+		}
+		fill_part_done(p, 0, a);
+		return;
+	}
+	r->has_waited = true;
+	x->deadline_ns = clock_ns() + c->timeout_ns;
+	if (!is_new) {
+		stats_inc(c->stats, STAT_READS_JOINED);
+		r->is_miss |= x->has_store_behind;
+		if (list_is_empty(&x->waiters) && x->has_store_behind)
+			c->demand_in_flight++;
+		list_for_each(n, &x->wants)
+			container_of(n, struct want_state, link)->want->was_demanded = true;
+		pthread_cond_signal(&c->timer_wake);
+	}
+	list_push_back(&x->waiters, &p->link);
+	if (is_new)
+		fill_try_memory(c, x, true, a);
+}
+
+void cache_read(struct cache *c, struct cache_read *r)
+{
+	struct read_state *s = (struct read_state *)r->priv;
+	uint64_t size = r->attr.version.size, offset = r->offset;
+	struct answers a;
+
+	assert(r->len <= EXTENT_BYTES);
+	if (offset >= size || !r->len) {
+		r->done(r, 0);
+		return;
+	}
+	if (r->len > size - offset)
+		r->len = size - offset;
+	for (size_t left = r->len; left; s->part_count++) {
+		struct part *p = &s->part[s->part_count];
+
+		p->read = r;
+		p->offset = (uint32_t)(offset % EXTENT_BYTES);
+		p->len = (uint32_t)(left < EXTENT_BYTES - p->offset ? left : EXTENT_BYTES - p->offset);
+		offset += p->len;
+		left -= p->len;
+	}
+	s->pending = s->part_count;
+	answers_init(&a);
+	lock_acquire(&c->lock);
+	for (int i = 0; i < s->part_count; i++)
+		part_attach(c, &s->part[i], &a);
+	lock_release(&c->lock);
+	answers_give(c, &a);
+}
+
+void cache_read_end(struct cache *c, struct cache_read *r)
+{
+	struct read_state *s = (struct read_state *)r->priv;
+	struct answers a;
+
+	if (!s->part_count)
+		return;
+	answers_init(&a);
+	lock_acquire(&c->lock);
+	for (int i = 0; i < s->part_count; i++)
+		extent_unref(c, s->part[i].extent);
+	fill_feed_starved(c, &a);
+	lock_release(&c->lock);
+	answers_give(c, &a);
+}
+
+/* ---- wanting ---- */
+
+static void want_done(struct cache_want *w, int err)
+{
+	w->done(w, err, 0);
+}
+
+/* Join or find it there. Called with the lock held. Returns whether the want is settled; *ret_ready if done. */
+static bool want_join(struct cache *c, struct cache_want *w, bool *ret_ready)
+{
+	struct extent *x = map64_get(&c->extents, w->key);
+	struct want_state *s = (struct want_state *)w->priv;
+
+	*ret_ready = x && x->state == EXTENT_READY;
+	if (!x || *ret_ready)
+		return x != NULL;
+	if (!list_is_empty(&x->waiters))
+		w->was_demanded = true;
+	list_push_back(&x->wants, &s->link);
+	return true;
+}
+
+/* Room on disk for @len bytes, by eviction of what may go. */
+static uint64_t reserve_evicting(struct cache *c, uint32_t len)
+{
+	uint64_t reserved = disk_reserve(c->disk, len);
+
+	for (int tries = 0; !reserved && tries < 4; tries++) {
+		if (!evict_some(c->evict, len, false))
+			break;
+		reserved = disk_reserve(c->disk, len);
+	}
+	return reserved;
+}
+
+void cache_want(struct cache *c, struct cache_want *w)
+{
+	struct want_state *s = (struct want_state *)w->priv;
+	struct ns_attr attr;
+	struct extent *x;
+	struct answers a;
+	uint64_t reserved;
+	bool is_ready;
+	int rc = ns_getattr(c->ns, extent_key_ino(w->key), NS_NOCHECK | NS_NOWAIT, &attr);
+
+	s->want = w;
+	answers_init(&a);
+	if (!rc && !extent_len(&attr, extent_key_no(w->key)))
+		rc = -ENOENT;
+	if (rc || disk_has(c->disk, w->key, version_hash(&attr.version))) {
+		want_done(w, rc);
+		return;
+	}
+	reserved = reserve_evicting(c, extent_len(&attr, extent_key_no(w->key)));
+	if (!reserved) {
+		want_done(w, -ENOSPC);
+		return;
+	}
+	lock_acquire(&c->lock);
+	if (want_join(c, w, &is_ready)) {
+		lock_release(&c->lock);
+		disk_unreserve(c->disk, reserved);
+		if (is_ready)
+			want_done(w, 0);
+		return;
+	}
+	x = c->is_closing ? NULL : extent_new(c, w->key, &attr);
+	if (x) {
+		x->reserved = reserved;
+		x->is_staged = true;
+		fill_try_memory(c, x, false, &a);
+		if (x->state == EXTENT_WAITING_MEMORY) {
+			/* a prefetch does not queue for memory */
+			list_remove(&x->queue);
+			map64_remove(&c->extents, x->key);
+			c->busy--;
+			free(x);
+			x = NULL;
+		} else {
+			list_push_back(&x->wants, &s->link);
+		}
+	}
+	lock_release(&c->lock);
+	if (!x) {
+		disk_unreserve(c->disk, reserved);
+		want_done(w, -EAGAIN);
+	}
+	answers_give(c, &a);
+}
+
+/* ---- pins ---- */
+
+void cache_pin(struct cache *c, const struct ns_attr *attr)
+{
+	struct pin *p;
+
+	lock_scope(&c->lock);
+	p = map64_get(&c->pins, attr->ino);
+	if (!p) {
+		p = calloc(1, sizeof(*p));
+		if (!p || map64_put(&c->pins, attr->ino, p)) {
+			free(p);   /* unpinned is slower, not wrong */
+			return;
+		}
+	}
+	p->count++;
+}
+
+void cache_unpin(struct cache *c, uint64_t ino)
+{
+	struct pin *p;
+
+	lock_scope(&c->lock);
+	p = map64_get(&c->pins, ino);
+	if (!p || --p->count)
+		return;
+	map64_remove(&c->pins, ino);
+	free(p);
+}
+
+static bool is_pinned(void *arg, uint64_t key)
+{
+	struct cache *c = arg;
+	struct extent *x;
+
+	lock_scope(&c->lock);
+	x = map64_get(&c->extents, key);
+	return (x && x->refs) || map64_get(&c->pins, extent_key_ino(key));
+}
+
+/* Evicted from disk: also from memory, if it idles there, or it would only look resident. */
+static void has_left(void *arg, uint64_t key)
+{
+	struct cache *c = arg;
+	const struct cache_advisor *advisor;
+	struct extent *x;
+
+	lock_acquire(&c->lock);
+	x = map64_get(&c->extents, key);
+	if (x && x->state == EXTENT_READY) {
+		x->is_on_disk = false;
+		if (!x->refs) {
+			map64_remove(&c->extents, key);
+			list_remove(&x->lru);
+			ram_free(&c->ram, x->buf, x->len);
+			free(x->path);
+			free(x);
+		}
+	}
+	advisor = c->advisor;
+	lock_release(&c->lock);
+	if (advisor)
+		advisor->evicted(advisor->arg, key);
+}
+
+static void *evictor_thread(void *arg)
+{
+	struct cache *c = arg;
+
+	pthread_setname_np(pthread_self(), "evictor");
+	lock_acquire(&c->lock);
+	while (!c->is_closing) {
+		uint64_t excess;
+
+		if (!c->wants_eviction) {
+			lock_wait(&c->lock, &c->evictor_wake);
+			continue;
+		}
+		c->wants_eviction = false;
+		lock_release(&c->lock);
+		while ((excess = disk_excess(c->disk)) && evict_some(c->evict, excess, disk_is_over(c->disk)))
+			;
+		lock_acquire(&c->lock);
+	}
+	lock_release(&c->lock);
+	return NULL;
+}
+
+/* ---- questions and advice ---- */
+
+struct ns *cache_ns(struct cache *c)
+{
+	return c->ns;
+}
+
+struct origin *cache_origin(struct cache *c)
+{
+	return c->origin;
+}
+
+unsigned cache_where(struct cache *c, const struct ns_attr *attr, uint32_t extent)
+{
+	uint64_t key = extent_key(attr->ino, extent);
+	unsigned where = disk_has(c->disk, key, version_hash(&attr->version)) ? CACHE_TIER_DISK : 0;
+	struct extent *x;
+
+	lock_scope(&c->lock);
+	x = map64_get(&c->extents, key);
+	if (x && x->state == EXTENT_READY)
+		where |= CACHE_TIER_RAM;
+	return where;
+}
+
+void cache_residency(struct cache *c, const struct ns_attr *attr, uint64_t *ret_ram, uint64_t *ret_disk)
+{
+	*ret_ram = *ret_disk = 0;
+	for (uint32_t no = 0; extent_len(attr, no); no++) {
+		unsigned where = cache_where(c, attr, no);
+
+		*ret_ram += where & CACHE_TIER_RAM ? extent_len(attr, no) : 0;
+		*ret_disk += where & CACHE_TIER_DISK ? extent_len(attr, no) : 0;
+	}
+}
+
+void cache_drop(struct cache *c, uint64_t ino)
+{
+	struct ns_attr attr;
+
+	if (ns_getattr(c->ns, ino, NS_NOCHECK | NS_NOWAIT, &attr))
+		return;
+	for (uint32_t no = 0; extent_len(&attr, no); no++) {
+		uint64_t key = extent_key(ino, no);
+
+		if (!is_pinned(c, key) && disk_drop(c->disk, key))
+			has_left(c, key);
+	}
+}
+
+void cache_set_advisor(struct cache *c, const struct cache_advisor *advisor)
+{
+	lock_acquire(&c->lock);
+	c->advisor = advisor;
+	lock_release(&c->lock);
+	evict_set_advisor(c->evict, advisor);
+}
+
+void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count)
+{
+	for (uint32_t no = 0; no < extent_count; no++)
+		evict_consumed(c->evict, extent_key(ino, no));
+}
+
+void cache_flow(struct cache *c, struct cache_flow *ret_flow)
+{
+	uint64_t consumed = evict_consumed_count(c->evict), room = disk_room(c->disk), limit = disk_limit(c->disk);
+
+	lock_scope(&c->lock);
+	*ret_flow = (struct cache_flow){
+		.in_flight = c->origin_in_flight, .demand_in_flight = c->demand_in_flight,
+		.done = c->fills_done, .bytes = c->fill_bytes,
+		.ram_free_bytes = ram_limit_bytes(&c->ram) - ram_used_bytes(&c->ram),
+		.disk_room_bytes = room + consumed * 4096,
+		.limit_bytes = limit,
+	};
+}
+
+void cache_publish(struct cache *c)
+{
+	struct strbuf b = STRBUF_INIT;
+	const char *state;
+	uint64_t used, limit;
+	unsigned in_flight;
+	char *nodes;
+
+	lock_acquire(&c->lock);
+	used = ram_used_bytes(&c->ram);
+	limit = ram_limit_bytes(&c->ram);
+	in_flight = c->origin_in_flight;
+	state = c->errors_in_row >= DOWN_AFTER ? "down" : c->errors_in_row ? "shaky" : "ok";
+	lock_release(&c->lock);
+	stats_set(c->stats, STAT_RAM_BYTES, used);
+	stats_set(c->stats, STAT_RAM_LIMIT_BYTES, limit);
+	stats_set(c->stats, STAT_ORIGIN_IN_FLIGHT, in_flight);
+	stats_set_text(c->stats, STAT_ORIGIN_KIND, c->origin->ops->kind);
+	stats_set_text(c->stats, STAT_ORIGIN_STATE, state);
+	stats_set(c->stats, STAT_ORIGIN_LATENCY_P50_US, hist_percentile(&c->latency, 50));
+	stats_set(c->stats, STAT_ORIGIN_LATENCY_P99_US, hist_percentile(&c->latency, 99));
+	stats_set(c->stats, STAT_NAMESPACE_INODES, ns_inodes(c->ns));
+	strbuf_addf(&b, "[{\"node\": 0, \"bytes\": %llu, \"local_hits\": %llu, \"remote_hits\": 0}]",
+		    (unsigned long long)used, (unsigned long long)stats_read(c->stats, STAT_READS_HIT_RAM));
+	nodes = strbuf_steal(&b);
+	if (nodes)
+		stats_set_text(c->stats, STAT_RAM_NODES, nodes);
+	free(nodes);
+	disk_publish(c->disk);
+}
+
+/* ---- life ---- */
+
+static int open_dirs(struct cache *c, const struct cache_config *cfg, char *msg, size_t msg_size)
+{
+	c->dirs = calloc(cfg->dir_count, sizeof(*c->dirs));
+	if (!c->dirs)
+		return -ENOMEM;
+	for (unsigned i = 0; i < cfg->dir_count; i++) {
+		int rc = cachedir_open(cfg->dirs[i], cfg->identity, &c->dirs[i], msg, msg_size);
+
+		if (rc)
+			return rc;
+		c->dir_count++;
+	}
+	return 0;
+}
+
+static int open_disk(struct cache *c, const struct cache_config *cfg, bool was_clean, char *msg, size_t msg_size)
+{
+	int fds[cfg->dir_count];   /* few: one per NVMe disk */
+	struct disk_config disk = {
+		.dirs = cfg->dirs, .dir_fds = fds, .dir_count = cfg->dir_count,
+		.limit_bytes = cfg->size_bytes, .min_free_bytes = cfg->min_free_bytes,
+		.codec = cfg->codec, .verify_all = cfg->verify_all, .was_clean = was_clean,
+	};
+	struct statvfs fs;
+
+	for (unsigned i = 0; i < cfg->dir_count; i++)
+		fds[i] = c->dirs[i].fd;
+	if (!fstatvfs(fds[0], &fs)) {
+		uint64_t whole = (uint64_t)fs.f_blocks * fs.f_frsize;
+
+		if (cfg->size_percent)
+			disk.limit_bytes = whole / 100 * cfg->size_percent;
+		if (cfg->min_free_percent)
+			disk.min_free_bytes = whole / 100 * cfg->min_free_percent;
+	}
+	return disk_open(&disk, c->store, c->stats, &c->disk, msg, msg_size);
+}
+
+static int start_threads(struct cache *c)
+{
+	int rc = pool_new("store", STORE_THREADS, &c->pool);
+
+	if (!rc)
+		rc = -pthread_create(&c->timer, NULL, fill_timer_thread, c);
+	if (!rc)
+		rc = -pthread_create(&c->evictor, NULL, evictor_thread, c);
+	return rc;
+}
+
+static int cache_start(struct cache *c, const struct cache_config *cfg, char *msg, size_t msg_size)
+{
+	struct evict_config evict = { .stats = c->stats, .is_pinned = is_pinned, .has_left = has_left, .arg = c };
+	bool was_clean = false;
+	int rc = open_dirs(c, cfg, msg, msg_size);
+
+	if (!rc)
+		rc = store_open(c->dirs[0].fd, cfg->dirs[0], &c->store, &was_clean, msg, msg_size);
+	if (!rc)
+		rc = ns_open(c->store, c->origin, &cfg->ns, c->stats, &c->ns);
+	if (!rc)
+		rc = open_disk(c, cfg, was_clean, msg, msg_size);
+	evict.disk = c->disk;
+	if (!rc)
+		rc = evict_new(&evict, &c->evict);
+	if (!rc)
+		rc = ram_open(&c->ram, cfg->ram_bytes ? cfg->ram_bytes : ram_auto_bytes(), cfg->numa);
+	if (!rc)
+		rc = start_threads(c);
+	return rc;
+}
+
+static void cache_release(struct cache *c)
+{
+	struct extent *x;
+	size_t pos = 0;
+
+	pool_free(c->pool);
+	while ((x = map64_next(&c->extents, &pos, NULL))) {
+		free(x->path);
+		free(x);
+	}
+	pos = 0;
+	for (struct pin *p; (p = map64_next(&c->pins, &pos, NULL));)
+		free(p);
+	map64_clear(&c->extents);
+	map64_clear(&c->pins);
+	disk_close(c->disk);
+	evict_free(c->evict);
+	ns_close(c->ns);
+	store_close(c->store);
+	ram_close(&c->ram);
+	for (unsigned i = 0; i < c->dir_count; i++)
+		cachedir_close(&c->dirs[i]);
+	free(c->dirs);
+	lock_destroy(&c->lock);
+	free(c);
+}
+
+int cache_open(const struct cache_config *cfg, struct origin *origin, struct stats *stats,
+	       struct cache **ret_cache, char *msg, size_t msg_size)
+{
+	struct cache *c = calloc(1, sizeof(*c));
+	int rc;
+
+	if (!c)
+		return -ENOMEM;
+	*msg = 0;
+	c->origin = origin;
+	c->stats = stats;
+	c->timeout_ns = cfg->timeout_ns;
+	lock_init(&c->lock, "cache", RANK_CACHE);
+	lock_cond_init(&c->timer_wake);
+	lock_cond_init(&c->evictor_wake);
+	lock_cond_init(&c->idle);
+	list_init(&c->cold);
+	list_init(&c->warm);
+	list_init(&c->starved);
+	list_init(&c->filling);
+	list_init(&c->retrying);
+	rc = cache_start(c, cfg, msg, msg_size);
+	if (rc) {
+		if (!*msg)
+			snprintf(msg, msg_size, "cache %s: %s", cfg->dirs[0], strerror(-rc));
+		cache_release(c);
+		return rc;
+	}
+	*ret_cache = c;
+	return 0;
+}
+
+void cache_close(struct cache *c)
+{
+	lock_acquire(&c->lock);
+	c->is_closing = true;
+	pthread_cond_broadcast(&c->timer_wake);
+	pthread_cond_broadcast(&c->evictor_wake);
+	while (c->busy)
+		lock_wait(&c->lock, &c->idle);
+	pthread_cond_broadcast(&c->timer_wake);
+	lock_release(&c->lock);
+	pthread_join(c->timer, NULL);
+	pthread_join(c->evictor, NULL);
+	cache_release(c);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An extent in memory: exists while it is in RAM, on its way, or referred to.
+ *
+ *              extent_get                    fill_start           fill_end(0)
+ *   (absent) ------------> WAITING_MEMORY ------------> FILLING ------------> READY
+ *                               |  fill_fail               | fill_end(err)      | ram_reclaim,
+ *                               v                          v                    v cache_drop
+ *                            (absent)                DEAD or (absent)     DEAD or (absent)
+ *
+ *   WAITING_MEMORY  no buffer yet; queued in cache->starved
+ *   FILLING         buffer; one transfer from disk or origin in flight, or one
+ *                   waiting to be tried again; bytes [0, valid) are there
+ *   READY           all bytes are there
+ *   DEAD            out of the table, kept alive by those who still read it
+ *
+ *   (A) one fill in flight per extent: an extent is in the table from its creation on;
+ *   (B) bytes below valid never change;
+ *   (C) a buffer is freed only with refs == 0 and no write in flight;
+ *   (D) whoever ends a fill answers every waiter exactly once, success or not;
+ *   (E) a buffer comes from the arena, so memory never exceeds ram=.
+ *
+ * Everything here is protected by cache->lock but what says otherwise.
+ */
+#ifndef HOPPER_CACHE_EXTENT_H
+#define HOPPER_CACHE_EXTENT_H
+
+#include "cache/cache.h"
+#include "cache/cachedir.h"
+#include "cache/evict.h"
+#include "cache/ram.h"
+#include "cache/store.h"
+#include "lib/hist.h"
+#include "lib/list.h"
+#include "lib/lock.h"
+#include "lib/map64.h"
+#include "lib/pool.h"
+
+enum extent_state { EXTENT_WAITING_MEMORY, EXTENT_FILLING, EXTENT_READY, EXTENT_DEAD };
+
+struct extent {
+	struct cache *cache;         /* immutable */
+	uint64_t key;                /* immutable */
+	struct ns_attr attr;         /* immutable: which file and version */
+	uint32_t len;                /* immutable: bytes */
+	enum extent_state state;
+	char *buf;
+	uint32_t valid;              /* bytes there already */
+	unsigned refs;               /* readers whose iov points here, and the fill itself */
+	struct list waiters;         /* of struct part */
+	struct list wants;           /* of struct want_state */
+	struct list lru;             /* in cache->cold or ->warm while READY and idle */
+	struct list queue;           /* in ->starved, ->filling or ->retrying */
+	uint64_t reserved;           /* on disk, for the write behind the fill */
+	uint64_t started_ns, deadline_ns, retry_ns;
+	unsigned tries;
+	bool is_staged;              /* fetched ahead and not read yet */
+	bool is_served;              /* read to its end: the page cache has it */
+	bool is_on_disk;
+	bool is_writing;
+	bool has_store_behind;       /* came from the origin: to be written */
+
+	/* the fill's alone while FILLING; the write's afterwards */
+	char *path;                  /* owned */
+	struct origin_read read;
+	struct disk_io io;
+	struct work work;
+};
+
+/* What one cache_read needs of one extent; in cache_read.priv. */
+struct part {
+	struct list link;            /* in extent->waiters */
+	struct extent *extent;
+	struct cache_read *read;
+	uint32_t offset, len;        /* within the extent */
+};
+
+struct read_state {
+	struct part part[2];
+	int part_count, pending, err;
+};
+
+/* In cache_want.priv. */
+struct want_state {
+	struct list link;            /* in extent->wants */
+	struct cache_want *want;
+};
+
+struct pin {
+	unsigned count;
+};
+
+struct cache {
+	struct origin *origin;       /* not owned */
+	struct stats *stats;         /* not owned */
+	struct store *store;
+	struct ns *ns;
+	struct disk *disk;
+	struct evict *evict;
+	struct cachedir *dirs;
+	unsigned dir_count;
+	uint64_t timeout_ns;
+	struct pool *pool;           /* storing behind the reply, and deferred starts */
+	pthread_t timer, evictor;
+	struct hist latency;         /* of origin fills, us */
+
+	struct lock lock;
+	pthread_cond_t timer_wake, evictor_wake, idle;
+	/* protected by lock */
+	const struct cache_advisor *advisor;
+	struct ram ram;
+	struct map64 extents;        /* key -> struct extent */
+	struct map64 pins;           /* ino -> struct pin */
+	struct list cold, warm;      /* READY, idle: served ones; the others. Oldest first */
+	struct list starved;         /* WAITING_MEMORY */
+	struct list filling;         /* FILLING from the origin, oldest first */
+	struct list retrying;        /* FILLING, waiting to be tried again */
+	uint64_t fills_done, fill_bytes, hits_local;
+	unsigned origin_in_flight, demand_in_flight, busy;   /* busy: extents that are not idle */
+	unsigned errors_in_row;
+	bool is_closing, wants_eviction;
+};
+
+/* Answers collected under the lock and given without it. */
+struct answers {
+	struct list reads;           /* of struct part: the last of a read */
+	struct list wants;           /* of struct want_state */
+	struct list start;           /* of struct extent (queue): fills to start */
+	int want_err;
+	uint64_t want_bytes;
+};
+
+void answers_init(struct answers *a);
+void answers_give(struct cache *c, struct answers *a);
+
+/* fill.c: with the lock held, unless said otherwise. */
+void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a);
+void fill_feed_starved(struct cache *c, struct answers *a);
+void fill_start(struct extent *x);                       /* lock NOT held */
+void fill_part_done(struct part *p, int err, struct answers *a);
+void extent_unref(struct cache *c, struct extent *x);    /* may make it idle, or free a dead one */
+void extent_idle(struct cache *c, struct extent *x);
+struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr);
+void *fill_timer_thread(void *arg);
+uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
+
+#endif

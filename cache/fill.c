@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How an extent gets its bytes. The diagram and the guarantees are in extent.h.
+ *
+ *   fill_try_memory -> fill_start -> disk_read   -> disk_filled ---+
+ *                          |            | damaged                   |
+ *                          +----------> origin_fill -> origin_filled +-> fill_end -> store_behind
+ *                                          ^    | transient error, a reader waits
+ *                                          +----+ (timer)
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cache/extent.h"
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/stats.h"
+
+enum { PATH_BYTES = 4096, DOWN_AFTER = 8 };
+
+#define RETRY_FIRST_NS (50 * NSEC_PER_MSEC)
+#define RETRY_MAX_NS (2 * NSEC_PER_SEC)
+
+/* ---- answers ---- */
+
+void answers_init(struct answers *a)
+{
+	list_init(&a->reads);
+	list_init(&a->wants);
+	list_init(&a->start);
+	a->want_err = 0;
+	a->want_bytes = 0;
+}
+
+static void read_answer(struct cache_read *r)
+{
+	struct read_state *s = (struct read_state *)r->priv;
+
+	r->done(r, s->err);
+}
+
+void answers_give(struct cache *c, struct answers *a)
+{
+	struct list *n;
+
+	while ((n = list_pop_front(&a->start)))
+		fill_start(container_of(n, struct extent, queue));
+	while ((n = list_pop_front(&a->reads)))
+		read_answer(container_of(n, struct part, link)->read);
+	while ((n = list_pop_front(&a->wants))) {
+		struct want_state *w = container_of(n, struct want_state, link);
+
+		w->want->done(w->want, a->want_err, a->want_bytes);
+		a->want_bytes = 0;   /* who joined fetched nothing */
+	}
+}
+
+/* One part of a read is there, or failed. The read is answered when its last part is. */
+void fill_part_done(struct part *p, int err, struct answers *a)
+{
+	struct cache_read *r = p->read;
+	struct read_state *s = (struct read_state *)r->priv;
+
+	if (err) {
+		if (!s->err)
+			s->err = err;
+		p->extent = NULL;
+	} else {
+		p->extent->refs++;
+		p->extent->is_staged = false;
+		r->iov[p - s->part] = (struct iovec){ p->extent->buf + p->offset, p->len };
+		if (p->offset + p->len == p->extent->len)
+			p->extent->is_served = true;
+	}
+	if (--s->pending)
+		return;
+	if (s->err) {
+		/* a read that failed holds nothing */
+		for (int i = 0; i < s->part_count; i++) {
+			if (s->part[i].extent)
+				extent_unref(s->part[i].extent->cache, s->part[i].extent);
+		}
+	} else {
+		r->iov_count = s->part_count;
+		for (int i = 0; i < s->part_count; i++)
+			r->bytes += s->part[i].len;
+	}
+	list_push_back(&a->reads, &p->link);
+}
+
+/* ---- extents and memory ---- */
+
+uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no)
+{
+	uint64_t start = (uint64_t)extent_no * EXTENT_BYTES;
+
+	if (start >= attr->version.size)
+		return 0;
+	return attr->version.size - start < EXTENT_BYTES ? (uint32_t)(attr->version.size - start) : EXTENT_BYTES;
+}
+
+struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr)
+{
+	struct extent *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return NULL;
+	x->cache = c;
+	x->key = key;
+	x->attr = *attr;
+	x->len = extent_len(attr, extent_key_no(key));
+	x->state = EXTENT_WAITING_MEMORY;
+	x->refs = 1;                         /* the fill's */
+	list_init(&x->waiters);
+	list_init(&x->wants);
+	list_init(&x->lru);
+	list_init(&x->queue);
+	if (map64_put(&c->extents, key, x)) {
+		free(x);
+		return NULL;
+	}
+	c->busy++;
+	return x;
+}
+
+static void extent_free(struct cache *c, struct extent *x)
+{
+	list_remove(&x->lru);
+	if (x->buf)
+		ram_free(&c->ram, x->buf, x->len);
+	free(x->path);
+	free(x);
+}
+
+/* READY and nobody uses it: it may be reclaimed. */
+void extent_idle(struct cache *c, struct extent *x)
+{
+	list_remove(&x->lru);
+	/* on disk and read to its end: the reader's page cache has it now */
+	list_push_back(x->is_served && x->is_on_disk ? &c->cold : &c->warm, &x->lru);
+}
+
+void extent_unref(struct cache *c, struct extent *x)
+{
+	lock_assert_held(&c->lock);
+	if (--x->refs)
+		return;
+	c->busy--;
+	if (!c->busy)
+		pthread_cond_broadcast(&c->idle);
+	if (x->state == EXTENT_DEAD)
+		extent_free(c, x);
+	else
+		extent_idle(c, x);
+}
+
+static void extent_remove(struct cache *c, struct extent *x)
+{
+	map64_remove(&c->extents, x->key);
+	x->state = EXTENT_DEAD;
+}
+
+/*
+ * Give up one idle extent's memory. Demand may take whatever is idle; a
+ * prefetch neither takes what another prefetch has staged in memory alone, nor what is not on disk.
+ */
+static bool reclaim_one(struct cache *c, struct list *from, bool only_on_disk)
+{
+	list_for_each(n, from) {
+		struct extent *x = container_of(n, struct extent, lru);
+
+		if (only_on_disk && !x->is_on_disk)
+			continue;
+		if (!x->is_on_disk && x->is_staged)
+			stats_inc(c->stats, STAT_EVICT_UNREAD);
+		extent_remove(c, x);
+		extent_free(c, x);
+		return true;
+	}
+	return false;
+}
+
+static void *alloc_reclaiming(struct cache *c, size_t len, bool for_demand)
+{
+	void *p;
+
+	while (!(p = ram_alloc(&c->ram, len))) {
+		if (reclaim_one(c, &c->cold, false) || reclaim_one(c, &c->warm, true))
+			continue;
+		if (!for_demand || !reclaim_one(c, &c->warm, false))
+			return NULL;
+	}
+	return p;
+}
+
+/* Find memory for @x and queue its start in @a, or let it wait among the starved. */
+void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
+{
+	x->buf = alloc_reclaiming(c, x->len, for_demand);
+	if (!x->buf) {
+		stats_inc(c->stats, STAT_RAM_WAITS);
+		list_push_back(&c->starved, &x->queue);
+		return;
+	}
+	x->state = EXTENT_FILLING;
+	list_remove(&x->queue);
+	list_push_back(&a->start, &x->queue);
+}
+
+/* Memory may have come free: serve those that wait, first come, first served. */
+void fill_feed_starved(struct cache *c, struct answers *a)
+{
+	while (!list_is_empty(&c->starved)) {
+		struct extent *x = container_of(c->starved.next, struct extent, queue);
+
+		x->buf = alloc_reclaiming(c, x->len, true);
+		if (!x->buf)
+			return;
+		x->state = EXTENT_FILLING;
+		list_remove(&x->queue);
+		list_push_back(&a->start, &x->queue);
+	}
+}
+
+/* ---- the end of a fill ---- */
+
+static void waiters_end(struct extent *x, int err, struct answers *a)
+{
+	struct list *n;
+
+	while ((n = list_pop_front(&x->waiters)))
+		fill_part_done(container_of(n, struct part, link), err, a);
+}
+
+static void store_behind(struct work *w);
+
+/* Every fill ends here, once. Takes and releases the lock. */
+static void fill_end(struct extent *x, int err, uint64_t fetched)
+{
+	struct cache *c = x->cache;
+	bool stores = !err && x->has_store_behind;
+	struct answers a;
+
+	answers_init(&a);
+	lock_acquire(&c->lock);
+	list_remove(&x->queue);
+	if (!list_is_empty(&x->waiters))
+		c->demand_in_flight -= fetched || x->has_store_behind;
+	if (err) {
+		extent_remove(c, x);
+	} else {
+		x->valid = x->len;
+		x->state = EXTENT_READY;
+	}
+	if (stores) {
+		x->is_writing = true;
+		x->refs++;
+	}
+	waiters_end(x, err, &a);
+	list_splice_back(&a.wants, &x->wants);
+	a.want_err = err;
+	a.want_bytes = fetched;
+	if (err && x->reserved) {
+		uint64_t reserved = x->reserved;
+
+		x->reserved = 0;
+		lock_release(&c->lock);
+		disk_unreserve(c->disk, reserved);
+		lock_acquire(&c->lock);
+	}
+	if (stores) {
+		x->work.run = store_behind;
+		pool_submit(c->pool, &x->work);
+	}
+	extent_unref(c, x);
+	fill_feed_starved(c, &a);
+	lock_release(&c->lock);
+	answers_give(c, &a);
+}
+
+/* ---- storing behind the reply ---- */
+
+static void store_end(struct extent *x, bool is_stored)
+{
+	struct cache *c = x->cache;
+	struct answers a;
+
+	answers_init(&a);
+	if (is_stored)
+		evict_stored(c->evict, x->key);
+	lock_acquire(&c->lock);
+	x->is_writing = false;
+	x->is_on_disk = is_stored;
+	if (is_stored && disk_excess(c->disk)) {
+		c->wants_eviction = true;
+		pthread_cond_signal(&c->evictor_wake);
+	}
+	extent_unref(c, x);
+	fill_feed_starved(c, &a);
+	lock_release(&c->lock);
+	answers_give(c, &a);
+}
+
+static void stored(struct disk_io *io, int err)
+{
+	store_end(io->arg, err == 0);
+}
+
+static void store_behind(struct work *w)
+{
+	struct extent *x = container_of(w, struct extent, work);
+	struct cache *c = x->cache;
+	uint64_t reserved = x->reserved;
+
+	x->reserved = 0;
+	if (!reserved)
+		reserved = disk_reserve(c->disk, x->len);
+	if (!reserved && evict_some(c->evict, x->len, false))
+		reserved = disk_reserve(c->disk, x->len);
+	if (!reserved) {
+		stats_inc(c->stats, STAT_DISK_REFUSED);
+		store_end(x, false);
+		return;
+	}
+	x->io = (struct disk_io){ .key = x->key, .version = version_hash(&x->attr.version),
+				  .object_bytes = x->attr.version.size, .buf = x->buf, .len = x->len,
+				  .done = stored, .arg = x, .reserved = reserved };
+	disk_write(c->disk, &x->io);
+}
+
+/* ---- from the origin ---- */
+
+static bool is_transient(int err)
+{
+	return err != -ESTALE && err != -ENOENT && err != -EACCES && err != -EPERM;
+}
+
+/* Try again later if a reader still waits and has time. Returns whether it will be. */
+static bool retry_later(struct extent *x, int err)
+{
+	struct cache *c = x->cache;
+	uint64_t now = clock_ns(), wait = RETRY_FIRST_NS << (x->tries < 6 ? x->tries : 6);
+
+	if (wait > RETRY_MAX_NS)
+		wait = RETRY_MAX_NS;
+	lock_scope(&c->lock);
+	list_remove(&x->queue);
+	if (!is_transient(err) || c->is_closing || list_is_empty(&x->waiters) ||
+	    now + wait >= x->started_ns + c->timeout_ns)
+		return false;
+	x->tries++;
+	x->retry_ns = now + wait;
+	list_push_back(&c->retrying, &x->queue);
+	stats_inc(c->stats, STAT_ORIGIN_RETRIES);
+	pthread_cond_signal(&c->timer_wake);
+	return true;
+}
+
+static void origin_account(struct cache *c, struct extent *x, int err)
+{
+	lock_scope(&c->lock);
+	c->origin_in_flight--;
+	if (err) {
+		c->errors_in_row += is_transient(err);
+		return;
+	}
+	c->errors_in_row = 0;
+	c->fills_done++;
+	c->fill_bytes += x->len;
+}
+
+static void origin_filled(struct origin_read *r, int err)
+{
+	struct extent *x = r->arg;
+	struct cache *c = x->cache;
+
+	origin_account(c, x, err);
+	if (!err)
+		hist_record(&c->latency, (clock_ns() - x->retry_ns) / NSEC_PER_USEC);
+	if (err == -ESTALE)
+		ns_distrust(c->ns, x->attr.ino);
+	if (err && retry_later(x, err))
+		return;
+	if (err && err != -ESTALE)
+		log_warn("origin: reading %s failed: %s", x->path, strerror(-err));
+	fill_end(x, err, err ? 0 : x->len);
+}
+
+/* Answer those whose bytes have arrived: the version was checked before the first. */
+static void origin_progress(struct origin_read *r, size_t valid)
+{
+	struct extent *x = r->arg;
+	struct cache *c = x->cache;
+	struct answers a;
+
+	answers_init(&a);
+	lock_acquire(&c->lock);
+	x->valid = (uint32_t)valid;
+	list_for_each_safe(n, &x->waiters) {
+		struct part *p = container_of(n, struct part, link);
+
+		if (p->offset + p->len > valid)
+			continue;
+		list_remove(&p->link);
+		fill_part_done(p, 0, &a);
+		if (list_is_empty(&x->waiters))
+			c->demand_in_flight--;
+	}
+	lock_release(&c->lock);
+	answers_give(c, &a);
+}
+
+/* The lock is not held. */
+static void origin_fill(struct extent *x)
+{
+	struct cache *c = x->cache;
+	char path[PATH_BYTES];
+	int rc = x->path ? 0 : ns_path(c->ns, x->attr.ino, path, sizeof(path));
+
+	if (!rc && !x->path && !(x->path = strdup(path)))
+		rc = -ENOMEM;
+	if (rc) {
+		fill_end(x, rc == -ENOENT ? -ESTALE : rc, 0);
+		return;
+	}
+	x->read = (struct origin_read){
+		.path = x->path, .expect = x->attr.version,
+		.offset = (uint64_t)extent_key_no(x->key) * EXTENT_BYTES, .len = x->len, .buf = x->buf,
+		.is_first = extent_key_no(x->key) == 0, .progress = origin_progress,
+		.done = origin_filled, .arg = x,
+	};
+	lock_acquire(&c->lock);
+	x->has_store_behind = true;
+	x->valid = 0;
+	x->retry_ns = clock_ns();
+	c->origin_in_flight++;
+	list_remove(&x->queue);
+	list_push_back(&c->filling, &x->queue);
+	lock_release(&c->lock);
+	c->origin->ops->read(c->origin, &x->read);
+}
+
+/* ---- from disk ---- */
+
+static void disk_filled(struct disk_io *io, int err)
+{
+	struct extent *x = io->arg;
+	struct cache *c = x->cache;
+
+	if (!err) {
+		lock_acquire(&c->lock);
+		x->is_on_disk = true;
+		lock_release(&c->lock);
+		evict_hit(c->evict, x->key);
+		fill_end(x, 0, 0);
+		return;
+	}
+	/* damaged or evicted a moment ago: the origin has it */
+	lock_acquire(&c->lock);
+	if (!list_is_empty(&x->waiters))
+		c->demand_in_flight++;
+	lock_release(&c->lock);
+	stats_inc(c->stats, STAT_READS_MISSED);
+	origin_fill(x);
+}
+
+/* The lock is not held. */
+void fill_start(struct extent *x)
+{
+	struct cache *c = x->cache;
+	uint64_t version = version_hash(&x->attr.version);
+	bool is_demand, on_disk = !x->reserved && disk_has(c->disk, x->key, version);
+
+	lock_acquire(&c->lock);
+	x->started_ns = clock_ns();
+	is_demand = !list_is_empty(&x->waiters);
+	if (is_demand && !on_disk)
+		c->demand_in_flight++;
+	lock_release(&c->lock);
+	if (is_demand)
+		stats_inc(c->stats, on_disk ? STAT_READS_HIT_DISK : STAT_READS_MISSED);
+	if (!on_disk) {
+		origin_fill(x);
+		return;
+	}
+	x->io = (struct disk_io){ .key = x->key, .version = version, .object_bytes = x->attr.version.size,
+				  .buf = x->buf, .len = x->len, .done = disk_filled, .arg = x };
+	disk_read(c->disk, &x->io);
+}
+
+/* ---- time ---- */
+
+/* Readers that waited longer than timeout= get EIO; the fill goes on for those to come. */
+static void expire_waiters(struct cache *c, uint64_t now, uint64_t *wake_ns, struct answers *a)
+{
+	list_for_each_safe(n, &c->filling) {
+		struct extent *x = container_of(n, struct extent, queue);
+
+		if (list_is_empty(&x->waiters))
+			continue;
+		if (x->deadline_ns > now) {
+			if (x->deadline_ns < *wake_ns)
+				*wake_ns = x->deadline_ns;
+			continue;
+		}
+		log_warn("origin: no answer for %s in time", x->path);
+		c->demand_in_flight--;
+		waiters_end(x, -EIO, a);
+	}
+}
+
+static struct extent *due_retry(struct cache *c, uint64_t now, uint64_t *wake_ns)
+{
+	list_for_each(n, &c->retrying) {
+		struct extent *x = container_of(n, struct extent, queue);
+
+		if (x->retry_ns <= now || c->is_closing)
+			return x;
+		if (x->retry_ns < *wake_ns)
+			*wake_ns = x->retry_ns;
+	}
+	return NULL;
+}
+
+void *fill_timer_thread(void *arg)
+{
+	struct cache *c = arg;
+	struct answers a;
+
+	pthread_setname_np(pthread_self(), "fill-timer");
+	lock_acquire(&c->lock);
+	while (!c->is_closing || c->busy) {
+		uint64_t now = clock_ns(), wake_ns = UINT64_MAX;
+		struct extent *x = due_retry(c, now, &wake_ns);
+
+		answers_init(&a);
+		expire_waiters(c, now, &wake_ns, &a);
+		if (x)
+			list_remove(&x->queue);
+		if (x || !list_is_empty(&a.reads)) {
+			bool fails = x && c->is_closing;
+
+			lock_release(&c->lock);
+			if (x && fails)
+				fill_end(x, -EIO, 0);
+			else if (x)
+				origin_fill(x);
+			answers_give(c, &a);
+			lock_acquire(&c->lock);
+		} else if (wake_ns != UINT64_MAX) {
+			lock_wait_until(&c->lock, &c->timer_wake, wake_ns);
+		} else {
+			lock_wait(&c->lock, &c->timer_wake);
+		}
+	}
+	lock_release(&c->lock);
+	return NULL;
+}
