@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include "cache/extent.h"
+#include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/stats.h"
@@ -415,7 +416,7 @@ static int open_dirs(struct cache *c, const struct cache_config *cfg, char *msg,
 
 static int open_disk(struct cache *c, const struct cache_config *cfg, bool was_clean, char *msg, size_t msg_size)
 {
-	int fds[cfg->dir_count];   /* few: one per NVMe disk */
+	_cleanup_free_ int *fds = calloc(cfg->dir_count, sizeof(*fds));
 	struct disk_config disk = {
 		.dirs = cfg->dirs, .dir_fds = fds, .dir_count = cfg->dir_count,
 		.limit_bytes = cfg->size_bytes, .min_free_bytes = cfg->min_free_bytes,
@@ -423,6 +424,8 @@ static int open_disk(struct cache *c, const struct cache_config *cfg, bool was_c
 	};
 	struct statvfs fs;
 
+	if (!fds)
+		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->dir_count; i++)
 		fds[i] = c->dirs[i].fd;
 	if (!fstatvfs(fds[0], &fs)) {

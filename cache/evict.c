@@ -145,6 +145,14 @@ static void purge(struct evict *e, struct ring *r)
 
 void evict_stored(struct evict *e, uint64_t key)
 {
+	const struct cache_advisor *advisor;
+
+	lock_acquire(&e->lock);
+	advisor = e->advisor;
+	lock_release(&e->lock);
+	/* a reader was faster than the store: what it consumed was not there to be queued then */
+	if (class_of(advisor, key) == CACHE_CONSUMED)
+		evict_consumed(e, key);
 	lock_scope(&e->lock);
 	enqueue(e, key);
 	/* sizes double between purges, so their cost is spread thin */

@@ -430,7 +430,6 @@ static void origin_fill(struct extent *x)
 		.done = origin_filled, .arg = x,
 	};
 	lock_acquire(&c->lock);
-	x->has_store_behind = true;
 	x->valid = 0;
 	x->retry_ns = clock_ns();
 	c->origin_in_flight++;
@@ -457,6 +456,7 @@ static void disk_filled(struct disk_io *io, int err)
 	}
 	/* damaged or evicted a moment ago: the origin has it */
 	lock_acquire(&c->lock);
+	x->has_store_behind = true;
 	if (!list_is_empty(&x->waiters))
 		c->demand_in_flight++;
 	lock_release(&c->lock);
@@ -473,6 +473,7 @@ void fill_start(struct extent *x)
 
 	lock_acquire(&c->lock);
 	x->started_ns = clock_ns();
+	x->has_store_behind = !on_disk;
 	is_demand = !list_is_empty(&x->waiters);
 	if (is_demand && !on_disk)
 		c->demand_in_flight++;

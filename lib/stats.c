@@ -124,6 +124,14 @@ static void add_text(struct stats *s, struct strbuf *b, enum stat_id id)
 	lock_release(&s->lock);
 }
 
+char *stats_text(struct stats *s, enum stat_id id)
+{
+	struct strbuf b = STRBUF_INIT;
+
+	add_text(s, &b, id);
+	return strbuf_steal(&b);
+}
+
 static void add_value(struct stats *s, struct strbuf *b, enum stat_id id)
 {
 	switch (stat_table[id].kind) {

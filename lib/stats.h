@@ -54,6 +54,9 @@ void stats_set(struct stats *s, enum stat_id id, uint64_t value);   /* GAUGE, BO
 void stats_set_real(struct stats *s, enum stat_id id, double value);
 void stats_set_text(struct stats *s, enum stat_id id, const char *text);   /* TEXT, JSON */
 
+/* A copy of a TEXT or JSON entry as it would appear in the document; owned by the caller, NULL without memory. */
+char *stats_text(struct stats *s, enum stat_id id);
+
 /*
  * The whole document as JSON (one object, newline at the end) or as
  * OpenMetrics text (hopper_ prefix, "# EOF" at the end); TEXT and JSON entries

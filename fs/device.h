@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The FUSE device, opened and mounted by us: with privileges by mount(2), else
+ * through fusermount3. A descriptor of our own is what lets another process take the mount over.
+ */
+#ifndef HOPPER_FS_DEVICE_H
+#define HOPPER_FS_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct device_config {
+	const char *source;          /* shown as the mounted device */
+	const char *mountpoint;      /* absolute */
+	bool allow_other;
+};
+
+/* Returns a descriptor, or negative errno with one line in @msg. A dead mount of ours there is removed first. */
+int device_mount(const struct device_config *cfg, char *msg, size_t msg_size);
+
+/* Lazily if it is busy. Harmless if it is not mounted any more. */
+void device_unmount(const char *mountpoint);
+
+/* Let the kernel read @kib ahead on the mount; needs root, silently skipped otherwise. */
+void device_set_read_ahead(const char *mountpoint, unsigned kib);
+
+#endif

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "fs/fs.h"
+#include "lib/clock.h"
+#include "lib/list.h"
+
+/* How long the kernel keeps a name it was told is absent, at most, in seconds. */
+#define NEGATIVE_MAX_S 60.0
+
+static struct fs *fs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static double seconds(uint64_t ns)
+{
+	return (double)ns / 1e9;
+}
+
+static struct timespec to_timespec(int64_t ns)
+{
+	struct timespec ts = { ns / 1000000000, ns % 1000000000 };
+
+	if (ts.tv_nsec < 0) {
+		ts.tv_sec--;
+		ts.tv_nsec += 1000000000;
+	}
+	return ts;
+}
+
+static void stat_fill(const struct ns_attr *a, struct stat *st)
+{
+	*st = (struct stat){
+		.st_ino = a->st_ino, .st_mode = a->mode, .st_nlink = a->nlink, .st_uid = a->uid, .st_gid = a->gid,
+		.st_rdev = a->rdev, .st_size = (off_t)a->version.size, .st_blksize = EXTENT_BYTES,
+		.st_blocks = (blkcnt_t)((a->version.size + 511) / 512),
+		.st_mtim = to_timespec(a->version.mtime_ns), .st_ctim = to_timespec(a->version.ctime_ns),
+		.st_atim = to_timespec(a->version.mtime_ns),
+	};
+}
+
+static void entry_fill(const struct ns_attr *a, struct fuse_entry_param *e)
+{
+	*e = (struct fuse_entry_param){ .ino = a->ino, .attr_timeout = seconds(a->fresh_ns),
+					.entry_timeout = seconds(a->fresh_ns) };
+	stat_fill(a, &e->attr);
+}
+
+static void observe(struct fs *fs, fuse_req_t req, uint64_t ino, enum observation_kind kind,
+		    uint64_t offset, size_t len, bool stalled)
+{
+	struct observation o = {
+		.ino = ino, .offset = offset, .len = (uint32_t)len, .time_ns = clock_ns(),
+		.pid = (uint32_t)fuse_req_ctx(req)->pid, .cpu = UINT16_MAX, .kind = (uint8_t)kind, .stalled = stalled,
+	};
+
+	if (fs->prefetch)
+		prefetch_observe(fs->prefetch, &o);
+}
+
+/* ---- requests that may have to ask the origin ---- */
+
+/*
+ * Each such request is one function of (deferred, flags): first called with
+ * NS_NOWAIT on the loop's thread; if it returns -EAGAIN, again without on a pool thread.
+ */
+struct deferred {
+	struct work work;
+	fuse_req_t req;
+	struct fs *fs;
+	int (*run)(struct deferred *d, unsigned flags);
+	uint64_t ino;
+	struct fuse_file_info fi;
+	size_t size;
+	off_t offset;
+	char name[];
+};
+
+static void deferred_run(struct work *w)
+{
+	struct deferred *d = container_of(w, struct deferred, work);
+	int rc = d->run(d, 0);
+
+	if (rc)
+		fuse_reply_err(d->req, rc == -EAGAIN ? EIO : -rc);
+	free(d);
+}
+
+static void defer(fuse_req_t req, uint64_t ino, const char *name, const struct fuse_file_info *fi,
+		  int (*run)(struct deferred *d, unsigned flags))
+{
+	struct deferred *d = calloc(1, sizeof(*d) + strlen(name) + 1);
+	int rc;
+
+	if (!d) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	d->req = req;
+	d->fs = fs_of(req);
+	d->ino = ino;
+	d->run = run;
+	if (fi)
+		d->fi = *fi;
+	strcpy(d->name, name);
+	rc = run(d, NS_NOWAIT);
+	if (rc == -EAGAIN) {
+		d->work.run = deferred_run;
+		pool_submit(d->fs->pool, &d->work);
+		return;
+	}
+	if (rc)
+		fuse_reply_err(req, -rc);
+	free(d);
+}
+
+static int lookup_run(struct deferred *d, unsigned flags)
+{
+	struct fuse_entry_param e = { 0 };
+	struct ns_attr a;
+	int rc = ns_lookup(d->fs->ns, d->ino, d->name, flags, &a);
+
+	if (rc == -ENOENT) {
+		/* an absent name may be kept as long as its directory is believed, within reason */
+		struct ns_attr dir;
+
+		if (!ns_getattr(d->fs->ns, d->ino, NS_NOCHECK | NS_NOWAIT, &dir))
+			e.entry_timeout = seconds(dir.fresh_ns) < NEGATIVE_MAX_S ? seconds(dir.fresh_ns) : NEGATIVE_MAX_S;
+		if (e.entry_timeout > 0) {
+			fuse_reply_entry(d->req, &e);
+			return 0;
+		}
+	}
+	if (rc)
+		return rc;
+	entry_fill(&a, &e);
+	fuse_reply_entry(d->req, &e);
+	return 0;
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	defer(req, parent, name, NULL, lookup_run);
+}
+
+static int getattr_run(struct deferred *d, unsigned flags)
+{
+	struct ns_attr a;
+	struct stat st;
+	int rc = ns_getattr(d->fs->ns, d->ino, flags, &a);
+
+	if (rc)
+		return rc;
+	stat_fill(&a, &st);
+	fuse_reply_attr(d->req, &st, seconds(a.fresh_ns));
+	return 0;
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)fi;
+	defer(req, ino, "", NULL, getattr_run);
+}
+
+static int readlink_run(struct deferred *d, unsigned flags)
+{
+	char target[PATH_MAX + 1];
+	int rc = flags & NS_NOWAIT ? -EAGAIN : ns_readlink(d->fs->ns, d->ino, target, sizeof(target));
+
+	if (!rc)
+		fuse_reply_readlink(d->req, target);
+	return rc;
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	defer(req, ino, "", NULL, readlink_run);
+}
+
+static int open_run(struct deferred *d, unsigned flags)
+{
+	struct ns_attr a;
+	int rc = ns_check(d->fs->ns, d->ino, flags, &a);
+
+	if (rc)
+		return rc;   /* -ESTALE makes the kernel look the name up again */
+	if (!S_ISREG(a.mode))
+		return -ENXIO;
+	/* an id is one version of the bytes, so what the page cache has of it stays true */
+	d->fi.keep_cache = 1;
+	d->fi.fh = d->ino;
+	cache_pin(d->fs->cache, &a);
+	stats_inc(d->fs->stats, STAT_READS_OPENS);
+	observe(d->fs, d->req, d->ino, OBSERVE_OPEN, 0, 0, false);
+	if (fuse_reply_open(d->req, &d->fi) == -ENOENT)
+		cache_unpin(d->fs->cache, d->ino);   /* the opener was interrupted: no release will come */
+	return 0;
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
+	defer(req, ino, "", fi, open_run);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+
+	(void)fi;
+	cache_unpin(fs->cache, ino);
+	observe(fs, req, ino, OBSERVE_RELEASE, 0, 0, false);
+	fuse_reply_err(req, 0);
+}
+
+/* ---- reading ---- */
+
+struct reading {
+	struct cache_read read;
+	fuse_req_t req;
+	struct fs *fs;
+	uint64_t started_ns;
+};
+
+static void read_done(struct cache_read *r, int err)
+{
+	struct reading *g = r->arg;
+	struct fs *fs = g->fs;
+
+	if (r->has_waited) {
+		uint64_t ns = clock_ns() - g->started_ns;
+
+		stats_add(fs->stats, STAT_READS_STALL_NS, ns);
+		hist_record(&fs->stall_us, ns / NSEC_PER_USEC);
+	}
+	observe(fs, g->req, r->attr.ino, OBSERVE_READ, r->offset, r->len, r->has_waited);
+	if (err) {
+		stats_inc(fs->stats, STAT_READS_ERRORS);
+		fuse_reply_err(g->req, -err);
+	} else {
+		stats_add(fs->stats, STAT_READS_BYTES, r->bytes);
+		fuse_reply_iov(g->req, r->iov, r->iov_count);
+		cache_read_end(fs->cache, r);
+	}
+	free(g);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct reading *g = calloc(1, sizeof(*g));
+	int rc = g ? ns_getattr(fs->ns, ino, NS_NOCHECK | NS_NOWAIT, &g->read.attr) : -ENOMEM;
+
+	(void)fi;
+	stats_inc(fs->stats, STAT_READS_REQUESTS);
+	if (rc) {
+		stats_inc(fs->stats, STAT_READS_ERRORS);
+		fuse_reply_err(req, -rc);
+		free(g);
+		return;
+	}
+	g->req = req;
+	g->fs = fs;
+	g->started_ns = clock_ns();
+	g->read.offset = (uint64_t)offset;
+	g->read.len = size < EXTENT_BYTES ? size : EXTENT_BYTES;
+	g->read.done = read_done;
+	g->read.arg = g;
+	cache_read(fs->cache, &g->read);
+}
+
+/* ---- directories ---- */
+
+static int opendir_run(struct deferred *d, unsigned flags)
+{
+	int rc = ns_list(d->fs->ns, d->ino, flags);
+
+	if (rc)
+		return rc;
+	d->fi.fh = d->ino;
+	d->fi.cache_readdir = 1;
+	observe(d->fs, d->req, d->ino, OBSERVE_LIST, 0, 0, false);
+	fuse_reply_open(d->req, &d->fi);
+	return 0;
+}
+
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	defer(req, ino, "", fi, opendir_run);
+}
+
+struct filling {
+	fuse_req_t req;
+	char *buf;
+	size_t size, used;
+	bool plus;
+};
+
+/* Returns 1 when the buffer is full. */
+static int fill_one(struct filling *f, const char *name, const struct fuse_entry_param *e, off_t cookie)
+{
+	size_t left = f->size - f->used, n;
+
+	if (f->plus)
+		n = fuse_add_direntry_plus(f->req, f->buf + f->used, left, name, e, cookie);
+	else
+		n = fuse_add_direntry(f->req, f->buf + f->used, left, name, &e->attr, cookie);
+	if (n > left)
+		return 1;
+	f->used += n;
+	return 0;
+}
+
+/* The cookie behind an entry is its id + 1: ids begin at 2, "." and ".." have 1 and 2. */
+static int fill_entry(void *arg, const char *name, const struct ns_attr *attr)
+{
+	struct fuse_entry_param e;
+
+	entry_fill(attr, &e);
+	return fill_one(arg, name, &e, (off_t)attr->ino + 1);
+}
+
+static int fill_dots(struct filling *f, uint64_t ino, off_t offset)
+{
+	/* with id 0 the kernel takes the name and type only */
+	struct fuse_entry_param e = { .attr = { .st_ino = ino, .st_mode = S_IFDIR } };
+	int full = 0;
+
+	if (offset < 1)
+		full = fill_one(f, ".", &e, 1);
+	if (!full && offset < 2)
+		full = fill_one(f, "..", &e, 2);
+	return full;
+}
+
+static void do_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
+{
+	struct filling f = { .req = req, .buf = malloc(size), .size = size, .plus = plus };
+	uint64_t after = offset > 2 ? (uint64_t)offset - 1 : NS_ROOT;
+	int rc = f.buf ? fill_dots(&f, ino, offset) : -ENOMEM;
+
+	if (!rc)
+		rc = ns_readdir(fs_of(req)->ns, ino, after, fill_entry, &f);
+	if (rc < 0)
+		fuse_reply_err(req, -rc);
+	else
+		fuse_reply_buf(req, f.buf, f.used);
+	free(f.buf);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	(void)fi;
+	do_readdir(req, ino, size, offset, false);
+}
+
+static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	(void)fi;
+	do_readdir(req, ino, size, offset, true);
+}
+
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)fi;
+	fuse_reply_err(req, 0);
+}
+
+/* ---- the rest ---- */
+
+static int statfs_run(struct deferred *d, unsigned flags)
+{
+	struct origin *o = cache_origin(d->fs->cache);
+	struct statvfs st;
+	int rc = flags & NS_NOWAIT ? -EAGAIN : o->ops->statfs(o, &st);
+
+	if (!rc)
+		fuse_reply_statfs(d->req, &st);
+	return rc;
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	defer(req, ino, "", NULL, statfs_run);
+}
+
+/* Lookup counts mean nothing here: ids live in the index. */
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	(void)ino;
+	(void)nlookup;
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	(void)count;
+	(void)forgets;
+	fuse_reply_none(req);
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	(void)userdata;
+	/* a forced READDIRPLUS makes the stat storm after a listing free */
+	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA);
+	conn->want |= conn->capable & (FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
+				       FUSE_CAP_CACHE_SYMLINKS);
+	conn->max_background = 256;
+	conn->congestion_threshold = 192;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)attr;
+	(void)to_set;
+	(void)fi;
+	fuse_reply_err(req, EROFS);
+}
+
+const struct fuse_lowlevel_ops fs_ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.open = op_open,
+	.read = op_read,
+	.release = op_release,
+	.opendir = op_opendir,
+	.readdir = op_readdir,
+	.readdirplus = op_readdirplus,
+	.releasedir = op_releasedir,
+	.statfs = op_statfs,
+	.getxattr = fs_getxattr,
+	.listxattr = fs_listxattr,
+	.setxattr = fs_setxattr,
+	.removexattr = fs_removexattr,
+};

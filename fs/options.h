@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line and mount options, each declared once in options.def. */
+#ifndef HOPPER_FS_OPTIONS_H
+#define HOPPER_FS_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include "cache/cache.h"
+#include "lib/log.h"
+#include "prefetch/prefetch.h"
+
+enum { CACHE_DIRS_MAX = 16 };
+
+struct options {
+	char *origin;                /* specification, made absolute; owned */
+	char *mountpoint;            /* absolute; owned */
+	bool foreground, debug, help, version;
+	bool allow_other;
+	char *cache_dirs[CACHE_DIRS_MAX];   /* absolute; owned */
+	unsigned cache_dir_count;
+	struct cache_config cache;   /* dirs and identity are filled in later */
+	struct prefetch_config prefetch;
+	enum log_level log_level;
+	char *log_file;              /* owned, or NULL */
+	char *config_text;           /* "name=value" lines as in force; owned */
+};
+
+/*
+ * 0, or -EINVAL with one line for the user in @msg. mount(8)'s generic options
+ * are accepted and ignored where they mean nothing here.
+ */
+int options_parse(int argc, char **argv, struct options *ret, char *msg, size_t msg_size);
+void options_free(struct options *o);
+void options_print_help(const char *program);
+
+#endif

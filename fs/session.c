@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libfuse as protocol engine over a descriptor of our own. Each loop thread
+ * reads a request and has it processed; replies go out from whatever thread
+ * has them. The loop ends when the kernel says that the mount is gone.
+ */
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "fs/fs.h"
+#include "lib/log.h"
+
+enum { LOOPS_MIN = 4, LOOPS_MAX = 8, BUFFER_BYTES = (1 << 20) + 4096 };
+
+struct session {
+	struct fuse_session *se;
+	int fd;
+	pthread_t loop[LOOPS_MAX];
+	unsigned loop_count;
+};
+
+static ssize_t session_read(int fd, void *buf, size_t size, void *userdata)
+{
+	(void)userdata;
+	return read(fd, buf, size);
+}
+
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	(void)userdata;
+	return writev(fd, iov, count);
+}
+
+static void *loop_thread(void *arg)
+{
+	struct session *s = arg;
+	char *mem = malloc(BUFFER_BYTES);
+
+	pthread_setname_np(pthread_self(), "loop");
+	while (mem && !fuse_session_exited(s->se)) {
+		struct fuse_buf buf = { .mem = mem };
+		ssize_t n = read(s->fd, mem, BUFFER_BYTES);
+
+		if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))
+			continue;   /* ENOENT: the request was interrupted before it was read */
+		if (n <= 0) {
+			if (errno != ENODEV)
+				log_error("/dev/fuse: %m");
+			break;
+		}
+		buf.size = (size_t)n;
+		fuse_session_process_buf(s->se, &buf);
+	}
+	free(mem);
+	return NULL;
+}
+
+int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session)
+{
+	const struct fuse_custom_io io = { .read = session_read, .writev = session_writev };
+	struct session *s = calloc(1, sizeof(*s));
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+
+	if (!s)
+		return -ENOMEM;
+	fuse_opt_add_arg(&args, "hopperfs");
+	if (debug)
+		fuse_opt_add_arg(&args, "-d");
+	s->fd = fd;
+	s->se = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
+	fuse_opt_free_args(&args);
+	if (!s->se || fuse_session_custom_io(s->se, &io, fd)) {
+		session_free(s);
+		return -EIO;
+	}
+	*ret_session = s;
+	return 0;
+}
+
+int session_start(struct session *s)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned want = cpus < LOOPS_MIN ? LOOPS_MIN : cpus > LOOPS_MAX ? LOOPS_MAX : (unsigned)cpus;
+
+	while (s->loop_count < want) {
+		int rc = pthread_create(&s->loop[s->loop_count], NULL, loop_thread, s);
+
+		if (rc)
+			return s->loop_count ? 0 : -rc;
+		s->loop_count++;
+	}
+	return 0;
+}
+
+void session_wait(struct session *s)
+{
+	for (unsigned i = 0; i < s->loop_count; i++)
+		pthread_join(s->loop[i], NULL);
+	s->loop_count = 0;
+}
+
+void session_stop(struct session *s)
+{
+	fuse_session_exit(s->se);
+}
+
+void session_free(struct session *s)
+{
+	if (!s)
+		return;
+	if (s->se)
+		fuse_session_destroy(s->se);
+	free(s);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How users look inside: extended attributes, made when asked for. They are
+ * not listed, so that a copy with attributes does not carry them along.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "config.h"
+#include "fs/fs.h"
+#include "lib/clock.h"
+#include "lib/strbuf.h"
+
+#define PREFIX "user.hopper."
+
+enum { VALUE_MAX = 65536, ITEMS_MAX = 100000 };
+
+static void publish(struct fs *fs)
+{
+	struct stats *s = fs->stats;
+
+	stats_set_text(s, STAT_VERSION, PACKAGE_VERSION);
+	stats_set(s, STAT_UPTIME_S, (clock_ns() - fs->started_ns) / NSEC_PER_SEC);
+	stats_set_text(s, STAT_TRANSPORT, "dev");
+	stats_set_text(s, STAT_OPEN, "daemon");
+	stats_set(s, STAT_PASSTHROUGH, false);
+	stats_set(s, STAT_READS_STALL_P50_US, hist_percentile(&fs->stall_us, 50));
+	stats_set(s, STAT_READS_STALL_P99_US, hist_percentile(&fs->stall_us, 99));
+	cache_publish(fs->cache);
+	if (fs->prefetch)
+		prefetch_publish(fs->prefetch);
+}
+
+static char *root_value(struct fs *fs, const char *name)
+{
+	if (!strcmp(name, "stats")) {
+		publish(fs);
+		return stats_json(fs->stats);
+	}
+	if (!strcmp(name, "openmetrics")) {
+		publish(fs);
+		return stats_openmetrics(fs->stats);
+	}
+	if (!strcmp(name, "epochs")) {
+		publish(fs);
+		return stats_text(fs->stats, STAT_SETS);
+	}
+	if (!strcmp(name, "config"))
+		return strdup(fs->config_text);
+	return NULL;
+}
+
+static char *file_value(struct fs *fs, const struct ns_attr *attr, const char *name)
+{
+	struct strbuf b = STRBUF_INIT;
+	uint64_t ram, disk, size = attr->version.size;
+
+	if (strcmp(name, "cached") && strcmp(name, "tier") && strcmp(name, "node"))
+		return NULL;
+	cache_residency(fs->cache, attr, &ram, &disk);
+	if (!strcmp(name, "cached"))
+		strbuf_addf(&b, "{\"size\": %llu, \"ram\": %llu, \"disk\": %llu}\n", (unsigned long long)size,
+			    (unsigned long long)ram, (unsigned long long)disk);
+	else if (!strcmp(name, "tier"))
+		strbuf_add(&b, ram == size ? "ram\n" : disk == size ? "disk\n" : ram || disk ? "mixed\n" : "origin\n");
+	else
+		strbuf_add(&b, ram ? "0\n" : "-1\n");
+	return strbuf_steal(&b);
+}
+
+struct residency {
+	struct fs *fs;
+	uint64_t items, bytes, resident_items, resident_bytes;
+	struct ns_attr *attr;         /* owned: files found, asked about outside the transaction */
+	size_t count, max;
+};
+
+static int residency_add(void *arg, const char *name, const struct ns_attr *attr)
+{
+	struct residency *r = arg;
+
+	(void)name;
+	if (!S_ISREG(attr->mode))
+		return 0;
+	if (r->count == r->max) {
+		size_t max = r->max ? r->max * 2 : 256;
+		struct ns_attr *bigger = realloc(r->attr, max * sizeof(*bigger));
+
+		if (!bigger)
+			return -ENOMEM;
+		r->attr = bigger;
+		r->max = max;
+	}
+	r->attr[r->count++] = *attr;
+	return r->count == ITEMS_MAX;
+}
+
+/* What of a directory's own files is fast now. */
+static char *directory_value(struct fs *fs, uint64_t ino, const char *name)
+{
+	struct strbuf b = STRBUF_INIT;
+	struct residency r = { .fs = fs };
+
+	if (strcmp(name, "residency"))
+		return NULL;
+	ns_readdir(fs->ns, ino, NS_ROOT, residency_add, &r);
+	for (size_t i = 0; i < r.count; i++) {
+		uint64_t ram, disk, have;
+
+		cache_residency(fs->cache, &r.attr[i], &ram, &disk);
+		have = ram > disk ? ram : disk;
+		r.items++;
+		r.bytes += r.attr[i].version.size;
+		r.resident_bytes += have;
+		r.resident_items += have == r.attr[i].version.size;
+	}
+	free(r.attr);
+	strbuf_addf(&b, "{\"items\": %llu, \"bytes\": %llu, \"resident_items\": %llu, \"resident_bytes\": %llu}\n",
+		    (unsigned long long)r.items, (unsigned long long)r.bytes,
+		    (unsigned long long)r.resident_items, (unsigned long long)r.resident_bytes);
+	return strbuf_steal(&b);
+}
+
+static char *value_of(struct fs *fs, uint64_t ino, const char *name)
+{
+	struct ns_attr attr;
+	char *value = NULL;
+
+	if (ino == NS_ROOT)
+		value = root_value(fs, name);
+	if (value || ns_getattr(fs->ns, ino, NS_NOCHECK | NS_NOWAIT, &attr))
+		return value;
+	return S_ISREG(attr.mode) ? file_value(fs, &attr, name) :
+	       S_ISDIR(attr.mode) ? directory_value(fs, ino, name) : NULL;
+}
+
+void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	char *value = strncmp(name, PREFIX, strlen(PREFIX)) ? NULL :
+		      value_of(fuse_req_userdata(req), ino, name + strlen(PREFIX));
+	size_t len = value ? strlen(value) : 0;
+
+	if (!value)
+		fuse_reply_err(req, ENODATA);
+	else if (len > VALUE_MAX)
+		fuse_reply_err(req, E2BIG);
+	else if (!size)
+		/* the document may have grown by the time it is asked for */
+		fuse_reply_xattr(req, len + 1024 < VALUE_MAX ? len + 1024 : VALUE_MAX);
+	else if (len > size)
+		fuse_reply_err(req, ERANGE);
+	else
+		fuse_reply_buf(req, value, len);
+	free(value);
+}
+
+void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	(void)ino;
+	if (size)
+		fuse_reply_buf(req, NULL, 0);
+	else
+		fuse_reply_xattr(req, 0);
+}
+
+static bool is_owner(fuse_req_t req)
+{
+	const struct fs *fs = fuse_req_userdata(req);
+	uid_t uid = fuse_req_ctx(req)->uid;
+
+	return uid == 0 || uid == fs->owner;
+}
+
+void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+	(void)ino;
+	(void)name;
+	(void)value;
+	(void)size;
+	(void)flags;
+	fuse_reply_err(req, is_owner(req) ? EOPNOTSUPP : EPERM);
+}
+
+void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	(void)ino;
+	(void)name;
+	fuse_reply_err(req, is_owner(req) ? EOPNOTSUPP : EPERM);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "prefetch/set.h"
+#include <stdlib.h>
+#include <string.h>
+#include "lib/clock.h"
+
+enum {
+	FIRST_ITEMS = 64,          /* fetched on the evidence of the first opens alone */
+	FACTOR = 8,                /* then so many for each item consumed */
+	TRUST_ITEMS = 256,
+	TRUST_SHARE = 20,          /* one in so many of the set */
+};
+
+struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t count)
+{
+	struct unit *u = calloc(1, sizeof(*u));
+	struct unit **bigger = realloc(s->unit, (s->unit_count + 1) * sizeof(*bigger));
+
+	if (bigger)
+		s->unit = bigger;
+	if (u)
+		u->item = calloc(count ? count : 1, 1);
+	if (!u || !bigger || !u->item) {
+		unit_free(u);
+		return NULL;
+	}
+	u->set = s;
+	u->dir = dir;
+	u->first = first;
+	u->count = count;
+	s->unit[s->unit_count++] = u;
+	s->items += count;
+	return u;
+}
+
+void unit_free(struct unit *u)
+{
+	if (!u)
+		return;
+	free(u->item);
+	free(u);
+}
+
+uint64_t set_item_bytes(const struct set *s)
+{
+	return s->sizes_seen ? s->bytes_seen / s->sizes_seen : 0;
+}
+
+uint64_t set_turn(struct set *s, uint64_t now_ns)
+{
+	uint64_t left = 0, ns = now_ns - s->epoch_started_ns;
+
+	if (ns && s->consumed)
+		s->consumed_bytes_per_s = (double)(s->consumed * set_item_bytes(s)) * 1e9 / (double)ns;
+	for (size_t i = 0; i < s->unit_count; i++) {
+		struct unit *u = s->unit[i];
+
+		for (uint32_t k = 0; k < u->count; k++) {
+			left += (u->item[k] & (ITEM_STAGED | ITEM_CONSUMED)) == ITEM_STAGED &&
+				!(u->item[k] & ITEM_IN_FLIGHT);
+			u->item[k] &= (uint8_t)~(ITEM_CONSUMED | ITEM_STAGED);
+		}
+		u->is_exhausted = false;
+		u->cursor = u->extent = 0;
+	}
+	s->epoch++;
+	s->consumed = s->rereads_in_row = s->staged = 0;
+	s->epoch_started_ns = now_ns;
+	s->is_blocked = false;
+	return left;
+}
+
+enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64_t now_ns)
+{
+	uint8_t *item = &u->item[index];
+	bool has_turned = false;
+
+	s->opens++;
+	s->last_ns = now_ns;
+	if (*item & ITEM_CONSUMED) {
+		s->rereads_in_row++;
+		if (s->consumed * 10 < (s->items - s->unfit) * 9 && s->rereads_in_row <= REREADS_MAX)
+			return SET_REREAD;
+		has_turned = true;
+	}
+	if (has_turned)
+		return SET_TURNED;   /* the owner turns it, then tells of this item again */
+	s->rereads_in_row = 0;
+	s->is_blocked = false;
+	*item |= ITEM_CONSUMED;
+	s->consumed++;
+	if (s->consumed >= TRUST_ITEMS || s->consumed * TRUST_SHARE >= s->items)
+		s->is_confirmed = true;
+	return SET_READ;
+}
+
+uint64_t set_confidence(const struct set *s)
+{
+	if (s->is_confirmed)
+		return UINT64_MAX;
+	return s->opens < SET_START_OPENS ? 0 : FIRST_ITEMS + FACTOR * s->consumed;
+}
+
+static bool unit_next_missing(struct unit *u, uint32_t *ret_index)
+{
+	if (u->is_exhausted)
+		return false;
+	for (uint32_t n = 0; n < u->count; n++) {
+		uint32_t k = u->cursor;
+
+		if (!(u->item[k] & (ITEM_CONSUMED | ITEM_RESIDENT | ITEM_UNFIT)) &&
+		    (u->extent || !(u->item[k] & ITEM_IN_FLIGHT))) {
+			*ret_index = k;
+			return true;
+		}
+		u->cursor = k + 1 < u->count ? k + 1 : 0;
+		u->extent = 0;
+	}
+	u->is_exhausted = true;
+	return false;
+}
+
+struct unit *set_next_missing(struct set *s, uint32_t *ret_index)
+{
+	for (size_t n = 0; n < s->unit_count; n++) {
+		struct unit *u = s->unit[s->next_unit % s->unit_count];
+
+		if (unit_next_missing(u, ret_index))
+			return u;
+		s->next_unit++;
+	}
+	return NULL;
+}

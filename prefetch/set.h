@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an epoch visits once. Items are regular files; a unit is one directory's
+ * items, known by their range of ids; a set is the units below one parent
+ * directory that are read together (the class folders of a data set).
+ *
+ *   unread --set_consume--> consumed --set_turn (next epoch)--> unread
+ *
+ * An epoch ends when every item was consumed, or when consumed items are
+ * opened again: once at nine tenths (a loader that drops the last batch), in a
+ * run of REREADS_MAX below that (an aborted epoch).
+ *
+ * Locked by the owner.
+ */
+#ifndef HOPPER_PREFETCH_SET_H
+#define HOPPER_PREFETCH_SET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum item_flag {
+	ITEM_CONSUMED = 1,
+	ITEM_RESIDENT = 2,     /* as far as is known */
+	ITEM_IN_FLIGHT = 4,
+	ITEM_STAGED = 8,       /* fetched ahead, not read yet */
+	ITEM_UNFIT = 16,       /* not a regular file, empty, or its fetch failed */
+};
+
+struct set;
+
+struct unit {
+	struct set *set;
+	uint64_t dir;              /* id of the directory */
+	uint64_t first;            /* id of the first item */
+	uint32_t count;
+	uint32_t cursor;           /* where the search for the unread goes on */
+	uint32_t extent;           /* next extent of the item at the cursor */
+	bool is_exhausted;         /* nothing unread was found missing since */
+	uint8_t *item;             /* flags; owned */
+};
+
+struct set {
+	uint64_t parent;           /* id of the directory above the units */
+	struct unit **unit;        /* owned array of borrowed units */
+	size_t unit_count, next_unit;
+	uint64_t items, unfit, consumed, resident;
+	uint64_t staged;           /* fetched ahead and unread, in flight included */
+	uint64_t staged_bytes;
+	uint64_t bytes_seen, sizes_seen;   /* mean size of an item */
+	uint64_t opens, rereads_in_row;
+	uint32_t epoch;
+	uint64_t epoch_started_ns, last_ns;
+	double consumed_bytes_per_s;
+	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
+	bool is_joined;            /* all siblings belong to it */
+	bool is_blocked;           /* the cache is full of what is unread */
+};
+
+enum { SET_START_OPENS = 4, REREADS_MAX = 16 };
+
+/* A new unit of the set with all items unread. Returns NULL without memory. */
+struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t count);
+void unit_free(struct unit *u);
+
+enum set_event { SET_READ, SET_REREAD, SET_TURNED };
+
+/* Item @index was opened. SET_TURNED: an epoch ended, before or with this item. */
+enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64_t now_ns);
+
+/* Begin the next epoch. Returns the items that were fetched ahead and not read. */
+uint64_t set_turn(struct set *s, uint64_t now_ns);
+
+/* How many items may be fetched ahead and unread: grows with what was consumed. */
+uint64_t set_confidence(const struct set *s);
+
+/* The next unread item that is not there, or NULL. The choice spreads over the units. */
+struct unit *set_next_missing(struct set *s, uint32_t *ret_index);
+
+/* Mean bytes of an item, by those seen. */
+uint64_t set_item_bytes(const struct set *s);
+
+#endif
