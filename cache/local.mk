@@ -1,10 +1,22 @@
 noinst_LIBRARIES += libhopper_cache.a
 libhopper_cache_a_SOURCES = \
-	cache/cache.h \
-	cache/disk.h \
-	cache/namespace.h \
-	cache/store.h \
-	cache/origin/origin.h
+	cache/cache.c cache/cache.h \
+	cache/cachedir.c cache/cachedir.h \
+	cache/codec.c cache/codec.h \
+	cache/disk.c cache/disk.h \
+	cache/diskio.c cache/diskio.h \
+	cache/evict.c cache/evict.h \
+	cache/extent.h \
+	cache/fill.c \
+	cache/namespace.c cache/namespace.h \
+	cache/ns_record.c cache/ns_record.h \
+	cache/ram.c cache/ram.h \
+	cache/segment.c cache/segment.h \
+	cache/store.c cache/store.h \
+	cache/origin/fault.c \
+	cache/origin/kinds.h \
+	cache/origin/origin.c cache/origin/origin.h \
+	cache/origin/posix.c
 CACHE_LIBS = libhopper_cache.a libhopper_lib.a \
 	$(URING_LIBS) $(LZ4_LIBS) $(LMDB_LIBS) $(XXHASH_LIBS) $(NUMA_LIBS)
 EXTRA_DIST += cache/README.md

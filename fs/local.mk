@@ -1,6 +1,20 @@
 bin_PROGRAMS += hopperfs
 hopperfs_SOURCES = \
-	fs/main.c
+	fs/device.c fs/device.h \
+	fs/fs.h \
+	fs/main.c \
+	fs/ops.c \
+	fs/options.c fs/options.def fs/options.h \
+	fs/session.c \
+	fs/xattr.c
 hopperfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 hopperfs_LDADD = libhopper_prefetch.a $(CACHE_LIBS) $(FUSE_LIBS)
 EXTRA_DIST += fs/README.md
+
+# mount(8) looks for its helpers in /sbin, whatever the prefix.
+mounthelperdir = $(sbindir)
+install-exec-hook:
+	$(MKDIR_P) $(DESTDIR)$(mounthelperdir)
+	ln -sf $(bindir)/hopperfs $(DESTDIR)$(mounthelperdir)/mount.hopperfs
+uninstall-hook:
+	rm -f $(DESTDIR)$(mounthelperdir)/mount.hopperfs

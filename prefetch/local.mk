@@ -1,4 +1,9 @@
 noinst_LIBRARIES += libhopper_prefetch.a
 libhopper_prefetch_a_SOURCES = \
-	prefetch/prefetch.h
+	prefetch/governor.c prefetch/governor.h \
+	prefetch/observe.c prefetch/observe.h \
+	prefetch/predictor.c prefetch/predictor.h \
+	prefetch/prefetch.c prefetch/prefetch.h \
+	prefetch/set.c prefetch/set.h \
+	prefetch/stream.c prefetch/stream.h
 EXTRA_DIST += prefetch/README.md

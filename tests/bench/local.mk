@@ -1,1 +1,3 @@
-# tests of this folder
+check_PROGRAMS += tests/bench/epoch
+tests_bench_epoch_SOURCES = tests/bench/epoch.c
+tests_bench_epoch_LDADD = $(XXHASH_LIBS)

@@ -1,1 +1,19 @@
-# tests of this folder
+MOUNT_TESTS = \
+	tests/mount/basic.sh \
+	tests/mount/change.sh \
+	tests/mount/crowd.sh \
+	tests/mount/epoch.sh \
+	tests/mount/faults.sh \
+	tests/mount/large.sh \
+	tests/mount/limits.sh \
+	tests/mount/load.sh \
+	tests/mount/options.sh \
+	tests/mount/permissions.sh \
+	tests/mount/reuse.sh \
+	tests/mount/stats.sh \
+	tests/mount/tools.sh \
+	tests/mount/torch.sh \
+	tests/mount/user.sh
+TESTS += $(MOUNT_TESTS)
+dist_noinst_SCRIPTS += $(MOUNT_TESTS)
+EXTRA_DIST += tests/mount/lib.sh tests/run tests/setup
