@@ -4,13 +4,15 @@
  *
  *   epoch --make DIR  --files N --size BYTES --dirs N
  *   epoch --read DIR  --epochs N [--workers N] [--batch N] [--ahead N]
- *         [--compute-us N] [--seed N] [--verify] [--stats MOUNT]
+ *         [--compute-us N] [--seed N] [--verify] [--drop] [--stats MOUNT]
  *
  * Each epoch forks the workers, as a loader without persistent workers does.
  * Batch b belongs to worker b % workers; a worker reads the files of a batch one after the other
  * (open, fstat, read to the end, close) and runs at most --ahead batches in
  * front of the consumer. The consumer takes the batches in order and
  * sleeps --compute-us for each sample; what it waits for a batch is the stall.
+ * With --drop a worker drops each file's pages once read, as a data set larger
+ * than memory would: what a later epoch finds is the cache's, not the kernel's.
  * A file's content is a function of its number, so that --verify needs no
  * second copy: every file is checksummed as it is read.
  *
@@ -42,7 +44,7 @@ struct config {
 	uint32_t files, dirs, epochs, workers, batch, ahead, compute_us;
 	uint64_t seed;
 	size_t size;
-	bool verify;
+	bool verify, drop;
 };
 
 /* Shared between the consumer and its workers. */
@@ -151,6 +153,8 @@ static void read_sample(const struct config *cfg, struct shared *sh, uint32_t i,
 		while ((n = read(fd, buf + have, cfg->size + 1 - have)) > 0)
 			have += (size_t)n;
 	}
+	if (fd >= 0 && cfg->drop)
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	if (fd >= 0)
 		close(fd);
 	if (n != 0)
@@ -328,7 +332,8 @@ static const struct option options[] = {
 	{ "files", 1, NULL, 'f' },   { "dirs", 1, NULL, 'd' },   { "epochs", 1, NULL, 'e' },
 	{ "workers", 1, NULL, 'w' }, { "batch", 1, NULL, 'b' },  { "ahead", 1, NULL, 'a' },
 	{ "seed", 1, NULL, 'x' },    { "size", 1, NULL, 'z' },   { "compute-us", 1, NULL, 'c' },
-	{ "verify", 0, NULL, 'v' },  { NULL, 0, NULL, 0 },
+	{ "verify", 0, NULL, 'v' },  { "drop", 0, NULL, 'p' },
+	{ NULL, 0, NULL, 0 },
 };
 
 int main(int argc, char **argv)
@@ -354,6 +359,7 @@ int main(int argc, char **argv)
 		case 'z': cfg.size = number; break;
 		case 'c': cfg.compute_us = number; break;
 		case 'v': cfg.verify = true; break;
+		case 'p': cfg.drop = true; break;
 		default: return 2;
 		}
 	}

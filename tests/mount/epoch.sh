@@ -9,7 +9,7 @@ epoch=$builddir/tests/bench/epoch
 "$epoch" --make "$origin" --files 1000 --size 61440 --dirs 5 || fail "data"
 data=$((1000 * 61440))
 start "fault:read=5ms,meta=1ms,bw=200M:$origin" "size=$((data / 2 + (2 << 20))),ram=$((data / 10))"
-"$epoch" --read "$mnt" --epochs 4 --verify --stats "$mnt" >"$scratch/out" || { cat "$scratch/out"; fail "the readers failed"; }
+"$epoch" --read "$mnt" --epochs 4 --verify --drop --stats "$mnt" >"$scratch/out" || { cat "$scratch/out"; fail "the readers failed"; }
 cat "$scratch/out"
 /usr/bin/python3 - "$scratch/out" "$data" <<'PY' || fail "epoch counts"
 import json, sys
