@@ -164,14 +164,16 @@ void cache_want(struct cache *c, struct cache_want *w)
 		return;
 	}
 	reserved = reserve_evicting(c, extent_len(&attr, extent_key_no(w->key)));
-	if (!reserved) {
+	lock_acquire(&c->lock);
+	if (!reserved && c->ram_only_bytes >= ram_limit_bytes(&c->ram) / 2) {
+		lock_release(&c->lock);
 		want_done(w, -ENOSPC);
 		return;
 	}
-	lock_acquire(&c->lock);
 	if (want_join(c, w, &is_ready)) {
 		lock_release(&c->lock);
-		disk_unreserve(c->disk, reserved);
+		if (reserved)
+			disk_unreserve(c->disk, reserved);
 		if (is_ready)
 			want_done(w, 0);
 		return;
@@ -190,12 +192,15 @@ void cache_want(struct cache *c, struct cache_want *w)
 			x = NULL;
 		} else {
 			list_push_back(&x->wants, &s->link);
+			x->is_ram_only = !reserved;
+			c->ram_only_bytes += reserved ? 0 : x->len;
 		}
 	}
 	lock_release(&c->lock);
 	if (!x) {
-		disk_unreserve(c->disk, reserved);
-		want_done(w, -EAGAIN);
+		if (reserved)
+			disk_unreserve(c->disk, reserved);
+		want_done(w, reserved ? -EAGAIN : -ENOSPC);
 	}
 	answers_give(c, &a);
 }
@@ -253,10 +258,7 @@ static void has_left(void *arg, uint64_t key)
 		x->is_on_disk = false;
 		if (!x->refs) {
 			map64_remove(&c->extents, key);
-			list_remove(&x->lru);
-			ram_free(&c->ram, x->buf, x->len);
-			free(x->path);
-			free(x);
+			extent_free(c, x);
 		}
 	}
 	advisor = c->advisor;

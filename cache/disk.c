@@ -44,6 +44,7 @@ enum {
 	DOWN_AFTER = 8,                /* errors in a row */
 	WALK_BATCH = 1024,             /* records a walk visits per transaction */
 	EXTENT_SHIFT = 20,
+	INDEX_STEP = 512 * 1024,
 };
 
 #define COMMIT_GAP_NS (20 * NSEC_PER_MSEC)   /* between commits, so that they are groups */
@@ -180,10 +181,16 @@ static uint64_t record_bytes(const struct record *r)
 	return slot_round(r->stored_len);
 }
 
+/* The index grows while extents are there already: room is kept for its next step. */
+static uint64_t index_room(struct disk *d)
+{
+	return (atomic_load(&d->index_bytes) | (INDEX_STEP - 1)) + 1;
+}
+
 /* Bytes the extents may occupy now. Called with the lock held. */
 static uint64_t limit_now(struct disk *d)
 {
-	uint64_t limit = d->limit_bytes ? d->limit_bytes : UINT64_MAX, index = atomic_load(&d->index_bytes);
+	uint64_t limit = d->limit_bytes ? d->limit_bytes : UINT64_MAX, index = index_room(d);
 	uint64_t now = clock_ns(), fs_room;
 	struct statvfs fs;
 

@@ -57,6 +57,7 @@ struct extent {
 	bool is_staged;              /* fetched ahead and not read yet */
 	bool is_served;              /* read to its end: the page cache has it */
 	bool is_on_disk;
+	bool is_ram_only;            /* staged without room on disk: counted in cache->ram_only_bytes */
 	bool is_writing;
 	bool has_store_behind;       /* came from the origin: to be written */
 
@@ -115,7 +116,8 @@ struct cache {
 	struct list starved;         /* WAITING_MEMORY */
 	struct list filling;         /* FILLING from the origin, oldest first */
 	struct list retrying;        /* FILLING, waiting to be tried again */
-	uint64_t fills_done, fill_bytes, hits_local;
+	uint64_t fills_done, fill_bytes;
+	uint64_t ram_only_bytes;     /* at most half of the arena, so that demand never starves */
 	unsigned origin_in_flight, demand_in_flight, busy;   /* busy: extents that are not idle */
 	unsigned errors_in_row;
 	bool is_closing, wants_eviction;
@@ -140,6 +142,8 @@ void fill_start(struct extent *x);                       /* lock NOT held */
 void fill_part_done(struct part *p, int err, struct answers *a);
 void extent_unref(struct cache *c, struct extent *x);    /* may make it idle, or free a dead one */
 void extent_idle(struct cache *c, struct extent *x);
+void extent_free(struct cache *c, struct extent *x);
+void extent_clear_ram_only(struct cache *c, struct extent *x);
 struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr);
 void *fill_timer_thread(void *arg);
 uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);

@@ -68,6 +68,7 @@ void fill_part_done(struct part *p, int err, struct answers *a)
 	} else {
 		p->extent->refs++;
 		p->extent->is_staged = false;
+		extent_clear_ram_only(p->extent->cache, p->extent);
 		r->iov[p - s->part] = (struct iovec){ p->extent->buf + p->offset, p->len };
 		if (p->offset + p->len == p->extent->len)
 			p->extent->is_served = true;
@@ -123,8 +124,17 @@ struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *a
 	return x;
 }
 
-static void extent_free(struct cache *c, struct extent *x)
+/* It was read, stored or given up: no longer counted as staged in memory alone. */
+void extent_clear_ram_only(struct cache *c, struct extent *x)
 {
+	if (x->is_ram_only)
+		c->ram_only_bytes -= x->len;
+	x->is_ram_only = false;
+}
+
+void extent_free(struct cache *c, struct extent *x)
+{
+	extent_clear_ram_only(c, x);
 	list_remove(&x->lru);
 	if (x->buf)
 		ram_free(&c->ram, x->buf, x->len);
@@ -136,8 +146,8 @@ static void extent_free(struct cache *c, struct extent *x)
 void extent_idle(struct cache *c, struct extent *x)
 {
 	list_remove(&x->lru);
-	/* on disk and read to its end: the reader's page cache has it now */
-	list_push_back(x->is_served && x->is_on_disk ? &c->cold : &c->warm, &x->lru);
+	/* read to its end: the reader's page cache has it now */
+	list_push_back(x->is_served ? &c->cold : &c->warm, &x->lru);
 }
 
 void extent_unref(struct cache *c, struct extent *x)
@@ -291,6 +301,8 @@ static void store_end(struct extent *x, bool is_stored)
 	lock_acquire(&c->lock);
 	x->is_writing = false;
 	x->is_on_disk = is_stored;
+	if (is_stored)
+		extent_clear_ram_only(c, x);
 	if (is_stored && disk_excess(c->disk)) {
 		c->wants_eviction = true;
 		pthread_cond_signal(&c->evictor_wake);

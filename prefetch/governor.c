@@ -4,10 +4,14 @@
 #include "lib/clock.h"
 
 enum {
-	LIMIT_FIRST = 8, LIMIT_MIN = 2, LIMIT_MAX = 256,
-	QUEUE_LOW = 2, QUEUE_HIGH = 4,      /* Vegas' alpha and beta */
+	LIMIT_FIRST = 16, LIMIT_MIN = 2, LIMIT_MAX = 256,
+	FLAT_ROUNDS = 2,            /* without growth, and the start is over */
+	ROUND_TIMES = 3,            /* shortest times a round lasts at least */
+	EXTRA = 2,                  /* requests beyond what the link holds, so that it never idles */
 };
 
+#define QUEUEING 1.25                       /* times the shortest: requests are waiting for each other */
+#define GROWTH 1.1                          /* of throughput that counts as such */
 #define GOVERNOR_MEMORY_NS (10 * NSEC_PER_SEC)
 #define BURST_NS (100 * NSEC_PER_MSEC)      /* of the token bucket */
 
@@ -22,35 +26,40 @@ void governor_init(struct governor *g, unsigned fixed, uint64_t bw_bytes_per_s, 
 	g->bw = bw_bytes_per_s;
 }
 
-/* An origin can become slower for good: the shortest time is forgotten after a while. */
-static void note_shortest(struct governor *g, uint64_t now_ns, uint64_t took_ns)
+/* An origin can become slower for good: the best is forgotten after a while. */
+static void renew(struct governor *g, uint64_t now_ns)
 {
-	if (took_ns < g->shortest_ns)
-		g->shortest_ns = took_ns;
-	if (took_ns < g->next_shortest_ns)
-		g->next_shortest_ns = took_ns;
 	if (now_ns - g->epoch_ns < GOVERNOR_MEMORY_NS)
 		return;
 	g->shortest_ns = g->next_shortest_ns;
 	g->next_shortest_ns = UINT64_MAX;
+	g->rate = g->next_rate;
+	g->next_rate = 0;
 	g->epoch_ns = now_ns;
 }
 
-static void adjust(struct governor *g)
+static void adjust(struct governor *g, double rate)
 {
-	double mean = (double)g->sum_ns / g->samples;
-	double queue = g->limit * (1 - (double)g->shortest_ns / mean);
+	bool has_grown = rate > g->rate * GROWTH;
+	double holds;
 
+	if (rate > g->rate)
+		g->rate = rate;
+	if (rate > g->next_rate)
+		g->next_rate = rate;
 	if (g->fixed)
 		return;
-	if (queue > QUEUE_HIGH) {
-		/* straight to what the link holds, not one by one: demand is waiting behind it */
-		g->limit = (unsigned)(g->limit * (double)g->shortest_ns / mean) + QUEUE_HIGH - 1;
-		g->is_starting = false;
-	} else if (g->is_starting) {
-		g->limit *= 2;
-	} else if (queue < QUEUE_LOW) {
-		g->limit++;
+	if (g->is_starting) {
+		g->flat_rounds = has_grown ? 0 : g->flat_rounds + 1;
+		g->is_starting = g->flat_rounds < FLAT_ROUNDS && g->limit < LIMIT_MAX &&
+				 (double)g->sum_ns / g->samples < QUEUEING * (double)g->shortest_ns;
+		if (g->is_starting && has_grown)
+			g->limit *= 2;
+	}
+	if (!g->is_starting) {
+		/* what the link holds: throughput x time without a queue, in requests of this size */
+		holds = g->rate * (double)g->shortest_ns / 1e9 / ((double)g->bytes / g->samples);
+		g->limit = holds < LIMIT_MAX ? (unsigned)holds + EXTRA : LIMIT_MAX;
 	}
 	if (g->limit < LIMIT_MIN)
 		g->limit = LIMIT_MIN;
@@ -58,28 +67,27 @@ static void adjust(struct governor *g)
 		g->limit = LIMIT_MAX;
 }
 
-void governor_sample(struct governor *g, uint64_t now_ns, uint64_t took_ns, uint64_t bytes, bool was_full)
+void governor_sample(struct governor *g, uint64_t now_ns, uint64_t took_ns, uint64_t bytes, uint64_t total_bytes)
 {
-	note_shortest(g, now_ns, took_ns);
-	if (!was_full && !g->samples) {
+	if (took_ns < g->shortest_ns)
+		g->shortest_ns = took_ns;
+	if (took_ns < g->next_shortest_ns)
+		g->next_shortest_ns = took_ns;
+	if (!g->samples++) {
 		g->round_ns = now_ns;
+		g->round_total = total_bytes;
+		g->bytes = bytes;
+		g->sum_ns = took_ns;
 		return;
 	}
-	g->samples++;
-	g->sum_ns += took_ns;
 	g->bytes += bytes;
-	if (g->samples < g->limit)
+	g->sum_ns += took_ns;
+	/* long enough for a burst of completions not to look like a fast link */
+	if (g->samples < g->limit || now_ns - g->round_ns < ROUND_TIMES * g->shortest_ns)
 		return;
-	if (now_ns > g->round_ns) {
-		double rate = (double)g->bytes * 1e9 / (double)(now_ns - g->round_ns);
-
-		if (rate > g->best_bytes_per_s)
-			g->best_bytes_per_s = rate;
-	}
-	adjust(g);
+	adjust(g, (double)(total_bytes - g->round_total) * 1e9 / (double)(now_ns - g->round_ns));
+	renew(g, now_ns);
 	g->samples = 0;
-	g->sum_ns = g->bytes = 0;
-	g->round_ns = now_ns;
 }
 
 bool governor_admits(struct governor *g, uint64_t now_ns, unsigned in_flight, uint64_t bytes, uint64_t *ret_wait_ns)

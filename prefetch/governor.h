@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How many requests to keep at the origin. A demand read queues behind what is
- * in flight, so the aim is the smallest number that fills the link:
- * Brakmo and Peterson, "TCP Vegas" (1995). With the shortest time of a
- * request seen lately as the time without a queue, number x (1 - shortest/mean) requests
- * are queueing; two to four is right.
+ * in flight, so the aim is the smallest number that fills the link, found as
+ * BBR does (Cardwell et al., ACM Queue 14(5), 2016): double while the measured
+ * throughput grows, then hold throughput x shortest time of a request, and a
+ * little more.
  *
  * Not locked: one thread's, or under its owner's lock.
  */
@@ -18,18 +18,19 @@ struct governor {
 	unsigned limit;              /* requests in flight */
 	unsigned fixed;              /* origin_parallel=, 0 when measured */
 	bool is_starting;            /* doubling */
+	unsigned flat_rounds;        /* while starting: rounds without growth */
 	uint64_t shortest_ns, next_shortest_ns, epoch_ns;   /* renewed every GOVERNOR_MEMORY_NS */
-	uint64_t sum_ns, bytes, round_ns;
+	double rate, next_rate;      /* bytes/s: the best round lately */
+	uint64_t sum_ns, bytes, round_ns, round_total;
 	unsigned samples;
-	double best_bytes_per_s;
 	/* token bucket of origin_bw= */
 	uint64_t bw, tokens, token_ns;
 };
 
 void governor_init(struct governor *g, unsigned fixed, uint64_t bw_bytes_per_s, uint64_t now_ns);
 
-/* A request completed. @was_full: as many as allowed were in flight, so it says something of the limit. */
-void governor_sample(struct governor *g, uint64_t now_ns, uint64_t took_ns, uint64_t bytes, bool was_full);
+/* A request of @bytes completed. @total_bytes: all that ever came from the origin, demand included. */
+void governor_sample(struct governor *g, uint64_t now_ns, uint64_t took_ns, uint64_t bytes, uint64_t total_bytes);
 
 /* May @bytes more be asked for now? If not, *ret_wait_ns is when the bucket allows it (0: it is not the bucket). */
 bool governor_admits(struct governor *g, uint64_t now_ns, unsigned in_flight, uint64_t bytes, uint64_t *ret_wait_ns);

@@ -52,7 +52,6 @@ struct fetch {
 	uint32_t index;
 	bool is_last_extent;
 	uint64_t bytes, started_ns;
-	bool was_full;
 };
 
 /* Ranges of all units, sorted, for finding a unit by id. */
@@ -352,7 +351,9 @@ static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 	struct fetch *f = w->arg;
 	struct prefetch *p = f->p;
 	uint64_t now = clock_ns();
+	struct cache_flow flow;
 
+	cache_flow(p->cache, &flow);
 	if (!err && bytes) {
 		stats_inc(p->stats, STAT_PREFETCH_ISSUED);
 		stats_add(p->stats, STAT_PREFETCH_ISSUED_BYTES, bytes);
@@ -362,7 +363,7 @@ static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 	}
 	lock_acquire(&p->lock);
 	if (!err && bytes)
-		governor_sample(&p->governor, now, now - f->started_ns, bytes, f->was_full);
+		governor_sample(&p->governor, now, now - f->started_ns, bytes, flow.bytes);
 	p->is_short_of_memory = err == -EAGAIN;
 	if (f->unit)
 		item_fetched(p, f, err, bytes);
@@ -396,12 +397,11 @@ static bool may_issue(struct prefetch *p, const struct cache_flow *flow, uint64_
 	       governor_admits(&p->governor, clock_ns(), in_flight, bytes, &p->wake_ns);
 }
 
-static void account_issue(struct prefetch *p, struct fetch *f, uint64_t bytes, const struct cache_flow *flow)
+static void account_issue(struct prefetch *p, struct fetch *f, uint64_t bytes)
 {
 	f->bytes = bytes;
 	p->in_flight++;
 	p->in_flight_bytes += bytes;
-	f->was_full = p->in_flight + flow->demand_in_flight >= p->governor.limit;
 }
 
 static uint32_t extents_of(uint64_t size)
@@ -448,7 +448,7 @@ static bool prepare_unread(struct prefetch *p, struct set *s, const struct cache
 			u->cursor = k + 1 < u->count ? k + 1 : 0;
 			s->next_unit++;
 		}
-		account_issue(p, f, bytes, flow);
+		account_issue(p, f, bytes);
 		return true;
 	}
 	return false;
@@ -479,7 +479,7 @@ static bool prepare_from_streams(struct prefetch *p, const struct cache_flow *fl
 		return false;
 	f->by = PREDICTOR_READAHEAD;
 	f->is_last_extent = true;
-	account_issue(p, f, extent_bytes(size, extent_key_no(*ret_key)), flow);
+	account_issue(p, f, extent_bytes(size, extent_key_no(*ret_key)));
 	return true;
 }
 
@@ -619,7 +619,7 @@ static void publish_forecast(struct prefetch *p, const struct set *s, const stru
 {
 	double bytes = (double)((s->items - s->unfit) * set_item_bytes(s));
 	double c = bytes > 0 ? (double)flow->limit_bytes / bytes : 0;
-	double bw = p->governor.best_bytes_per_s, rate = s->consumed_bytes_per_s;
+	double bw = p->governor.rate, rate = s->consumed_bytes_per_s;
 	double missing = c < 1 ? (1 - c) * bytes : 0;
 	double stall = bw > 0 && rate > 0 ? missing / bw - bytes / rate : 0;
 
@@ -648,7 +648,7 @@ void prefetch_publish(struct prefetch *p)
 	if (last)
 		publish_forecast(p, last, &flow);
 	stats_set(p->stats, STAT_ORIGIN_PARALLEL, p->governor.limit);
-	stats_set(p->stats, STAT_ORIGIN_BYTES_PER_S, (uint64_t)p->governor.best_bytes_per_s);
+	stats_set(p->stats, STAT_ORIGIN_BYTES_PER_S, (uint64_t)p->governor.rate);
 	lock_release(&p->lock);
 	strbuf_add(&b, "]");
 	text = strbuf_steal(&b);
