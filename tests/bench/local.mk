@@ -1,3 +1,9 @@
 check_PROGRAMS += tests/bench/epoch
 tests_bench_epoch_SOURCES = tests/bench/epoch.c
 tests_bench_epoch_LDADD = $(XXHASH_LIBS)
+
+check_PROGRAMS += tests/bench/slowfs
+tests_bench_slowfs_SOURCES = tests/bench/slowfs.c
+tests_bench_slowfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
+tests_bench_slowfs_LDADD = $(CACHE_LIBS) $(FUSE_LIBS)
+EXTRA_DIST += tests/demo tests/bench/train.py
