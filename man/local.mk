@@ -1,1 +1,1 @@
-# manual pages
+dist_man_MANS += man/hopperfs.8
