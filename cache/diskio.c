@@ -68,16 +68,17 @@ static void ring_complete(struct diskio *io, struct diskio_op *op, int res)
 {
 	bool again = res == -EINTR || res == -EAGAIN || res == -ECANCELED;
 
+	/* the lock orders this after the submission for whoever cannot see through the kernel */
+	lock_acquire(&io->lock);
 	if (res > 0) {
 		op->moved += (size_t)res;
 		again = op->moved < op->len;
 	}
-	if (again) {
-		lock_acquire(&io->lock);
+	if (again)
 		ring_push(io, op);
-		lock_release(&io->lock);
+	lock_release(&io->lock);
+	if (again)
 		return;
-	}
 	finish(op, res < 0 ? res : op->moved == op->len ? 0 : op->is_write ? -EIO : -ENODATA);
 }
 
