@@ -311,9 +311,11 @@ static void on_read(struct prefetch *p, const struct observation *o)
 
 static void take_observation(struct prefetch *p, const struct observation *o)
 {
+	lock_acquire(&p->lock);
 	if (!p->first_ns)
 		p->first_ns = o->time_ns;
 	p->is_short_of_memory = false;
+	lock_release(&p->lock);
 	if (o->kind == OBSERVE_OPEN && p->cfg.mode == PREFETCH_AUTO)
 		on_open(p, o);
 	else if (o->kind == OBSERVE_READ && p->cfg.mode != PREFETCH_OFF)
