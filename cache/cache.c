@@ -497,6 +497,7 @@ static void cache_release(struct cache *c)
 	for (unsigned i = 0; i < c->dir_count; i++)
 		cachedir_close(&c->dirs[i]);
 	free(c->dirs);
+	free(c->lost);
 	lock_destroy(&c->lock);
 	free(c);
 }

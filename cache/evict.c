@@ -143,13 +143,25 @@ static void purge(struct evict *e, struct ring *r)
 	}
 }
 
-void evict_stored(struct evict *e, uint64_t key)
+bool evict_admits(struct evict *e, uint64_t key)
 {
 	const struct cache_advisor *advisor;
 
 	lock_acquire(&e->lock);
 	advisor = e->advisor;
 	lock_release(&e->lock);
+	return class_of(advisor, key) != CACHE_CONSUMED;
+}
+
+void evict_stored(struct evict *e, uint64_t key, bool is_whole)
+{
+	const struct cache_advisor *advisor;
+
+	lock_acquire(&e->lock);
+	advisor = e->advisor;
+	lock_release(&e->lock);
+	if (advisor)
+		advisor->stored(advisor->arg, key, is_whole);
 	/* a reader was faster than the store: what it consumed was not there to be queued then */
 	if (class_of(advisor, key) == CACHE_CONSUMED)
 		evict_consumed(e, key);

@@ -34,8 +34,11 @@ int evict_new(const struct evict_config *cfg, struct evict **ret_evict);
 void evict_free(struct evict *e);
 void evict_set_advisor(struct evict *e, const struct cache_advisor *advisor);
 
-void evict_stored(struct evict *e, uint64_t key);      /* an extent was written */
+void evict_stored(struct evict *e, uint64_t key, bool is_whole);   /* an extent was written; is it all of its object? */
 void evict_hit(struct evict *e, uint64_t key);         /* an extent on disk was read */
+/* Is it worth making room for? Not what this epoch has read already: that would take the place of what it has not. */
+bool evict_admits(struct evict *e, uint64_t key);
+
 void evict_consumed(struct evict *e, uint64_t key);    /* its item was consumed in this epoch */
 
 /* Free at least @bytes by 1 and 2 (and 3 if @even_unread). Returns the bytes freed. */

@@ -121,6 +121,8 @@ struct cache {
 	unsigned origin_in_flight, demand_in_flight, busy;   /* busy: extents that are not idle */
 	unsigned errors_in_row;
 	bool is_closing, wants_eviction;
+	uint64_t *lost;              /* keys that left memory and are not on disk: the advisor is to be told */
+	size_t lost_count, lost_size;
 };
 
 /* Answers collected under the lock and given without it. */
@@ -130,6 +132,7 @@ struct answers {
 	struct list start;           /* of struct extent (queue): fills to start */
 	int want_err;
 	uint64_t want_bytes;
+	bool has_lost;
 };
 
 void answers_init(struct answers *a);
@@ -143,6 +146,7 @@ void fill_part_done(struct part *p, int err, struct answers *a);
 void extent_unref(struct cache *c, struct extent *x);    /* may make it idle, or free a dead one */
 void extent_idle(struct cache *c, struct extent *x);
 void extent_free(struct cache *c, struct extent *x);
+void extent_lost(struct cache *c, uint64_t key);         /* told by the next answers_give() */
 void extent_clear_ram_only(struct cache *c, struct extent *x);
 struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr);
 void *fill_timer_thread(void *arg);

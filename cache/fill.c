@@ -30,6 +30,7 @@ void answers_init(struct answers *a)
 	list_init(&a->start);
 	a->want_err = 0;
 	a->want_bytes = 0;
+	a->has_lost = false;
 }
 
 static void read_answer(struct cache_read *r)
@@ -37,6 +38,25 @@ static void read_answer(struct cache_read *r)
 	struct read_state *s = (struct read_state *)r->priv;
 
 	r->done(r, s->err);
+}
+
+/* Tell the advisor what was lost since; the lock is not held. */
+static void tell_lost(struct cache *c)
+{
+	const struct cache_advisor *advisor;
+	uint64_t *lost;
+	size_t count;
+
+	lock_acquire(&c->lock);
+	lost = c->lost;
+	count = c->lost_count;
+	advisor = c->advisor;
+	c->lost = NULL;
+	c->lost_count = c->lost_size = 0;
+	lock_release(&c->lock);
+	for (size_t i = 0; advisor && i < count; i++)
+		advisor->evicted(advisor->arg, lost[i]);
+	free(lost);
 }
 
 void answers_give(struct cache *c, struct answers *a)
@@ -53,6 +73,8 @@ void answers_give(struct cache *c, struct answers *a)
 		w->want->done(w->want, a->want_err, a->want_bytes);
 		a->want_bytes = 0;   /* who joined fetched nothing */
 	}
+	if (a->has_lost)
+		tell_lost(c);
 }
 
 /* One part of a read is there, or failed. The read is answered when its last part is. */
@@ -170,6 +192,20 @@ static void extent_remove(struct cache *c, struct extent *x)
 	x->state = EXTENT_DEAD;
 }
 
+void extent_lost(struct cache *c, uint64_t key)
+{
+	if (c->lost_count == c->lost_size) {
+		size_t size = c->lost_size ? c->lost_size * 2 : 64;
+		uint64_t *bigger = realloc(c->lost, size * sizeof(*bigger));
+
+		if (!bigger)
+			return;   /* the prefetcher finds out when it asks */
+		c->lost = bigger;
+		c->lost_size = size;
+	}
+	c->lost[c->lost_count++] = key;
+}
+
 /*
  * Give up one idle extent's memory. Demand may take whatever is idle; a
  * prefetch neither takes what another prefetch has staged in memory alone, nor what is not on disk.
@@ -183,6 +219,8 @@ static bool reclaim_one(struct cache *c, struct list *from, bool only_on_disk)
 			continue;
 		if (!x->is_on_disk && x->is_staged)
 			stats_inc(c->stats, STAT_EVICT_UNREAD);
+		if (!x->is_on_disk)
+			extent_lost(c, x->key);
 		extent_remove(c, x);
 		extent_free(c, x);
 		return true;
@@ -190,10 +228,11 @@ static bool reclaim_one(struct cache *c, struct list *from, bool only_on_disk)
 	return false;
 }
 
-static void *alloc_reclaiming(struct cache *c, size_t len, bool for_demand)
+static void *alloc_reclaiming(struct cache *c, size_t len, bool for_demand, struct answers *a)
 {
 	void *p;
 
+	a->has_lost = true;   /* perhaps: answers_give() looks */
 	while (!(p = ram_alloc(&c->ram, len))) {
 		if (reclaim_one(c, &c->cold, false) || reclaim_one(c, &c->warm, true))
 			continue;
@@ -206,7 +245,7 @@ static void *alloc_reclaiming(struct cache *c, size_t len, bool for_demand)
 /* Find memory for @x and queue its start in @a, or let it wait among the starved. */
 void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
 {
-	x->buf = alloc_reclaiming(c, x->len, for_demand);
+	x->buf = alloc_reclaiming(c, x->len, for_demand, a);
 	if (!x->buf) {
 		stats_inc(c->stats, STAT_RAM_WAITS);
 		list_push_back(&c->starved, &x->queue);
@@ -223,7 +262,7 @@ void fill_feed_starved(struct cache *c, struct answers *a)
 	while (!list_is_empty(&c->starved)) {
 		struct extent *x = container_of(c->starved.next, struct extent, queue);
 
-		x->buf = alloc_reclaiming(c, x->len, true);
+		x->buf = alloc_reclaiming(c, x->len, true, a);
 		if (!x->buf)
 			return;
 		x->state = EXTENT_FILLING;
@@ -297,7 +336,7 @@ static void store_end(struct extent *x, bool is_stored)
 
 	answers_init(&a);
 	if (is_stored)
-		evict_stored(c->evict, x->key);
+		evict_stored(c->evict, x->key, x->len == x->attr.version.size);
 	lock_acquire(&c->lock);
 	x->is_writing = false;
 	x->is_on_disk = is_stored;
@@ -327,7 +366,7 @@ static void store_behind(struct work *w)
 	x->reserved = 0;
 	if (!reserved)
 		reserved = disk_reserve(c->disk, x->len);
-	if (!reserved && evict_some(c->evict, x->len, false))
+	if (!reserved && evict_admits(c->evict, x->key) && evict_some(c->evict, x->len, false))
 		reserved = disk_reserve(c->disk, x->len);
 	if (!reserved) {
 		stats_inc(c->stats, STAT_DISK_REFUSED);

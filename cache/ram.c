@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Next-fit over a bitmap: extents are few sizes and short-lived, so runs are found near the hint. */
+/*
+ * Next-fit over a bitmap of the pages handed out before, then above them:
+ * extents are few sizes and short-lived, so runs are found near the hint.
+ */
 #include "cache/ram.h"
 #include <errno.h>
 #include <numa.h>
@@ -11,6 +14,7 @@
 
 enum { PAGE = 4096 };
 #define RAM_LEAST (64ULL << 20)
+#define HUGE_STEP ((64u << 20) / PAGE)   /* pages */
 
 static uint64_t mem_available(void)
 {
@@ -74,7 +78,6 @@ int ram_open(struct ram *r, uint64_t bytes, bool numa)
 		ram_close(r);
 		return -ENOMEM;
 	}
-	madvise(r->arena, r->pages * PAGE, MADV_HUGEPAGE);
 	madvise(r->arena, r->pages * PAGE, MADV_DONTDUMP);
 	if (numa && numa_available() >= 0 && numa_num_configured_nodes() > 1)
 		numa_interleave_memory(r->arena, r->pages * PAGE, numa_all_nodes_ptr);
@@ -122,20 +125,34 @@ static size_t find_run(const struct ram *r, size_t from, size_t to, size_t count
 	return SIZE_MAX;
 }
 
+/* Runs now reach page @end. What is well below has been written to. */
+static void raise_top(struct ram *r, size_t end)
+{
+	r->top = end;
+	while (r->top - r->huge >= 2 * HUGE_STEP) {
+		madvise(r->arena + r->huge * PAGE, (size_t)HUGE_STEP * PAGE, MADV_HUGEPAGE);
+		r->huge += HUGE_STEP;
+	}
+}
+
 void *ram_alloc(struct ram *r, size_t len)
 {
 	size_t count = (len + PAGE - 1) / PAGE, at;
 
 	if (r->used_pages + count > r->pages)
 		return NULL;
-	at = find_run(r, r->hint, r->pages, count);
+	at = find_run(r, r->hint, r->top, count);
+	if (at == SIZE_MAX && r->used_pages + count <= r->top)
+		at = find_run(r, 0, r->top, count);
 	if (at == SIZE_MAX)
-		at = find_run(r, 0, r->pages, count);
+		at = find_run(r, r->top > count ? r->top - count : 0, r->pages, count);
 	if (at == SIZE_MAX)
 		return NULL;
 	mark(r, at, count, true);
 	r->used_pages += count;
 	r->hint = at + count;
+	if (r->hint > r->top)
+		raise_top(r, r->hint);
 	return r->arena + at * PAGE;
 }
 

@@ -106,6 +106,7 @@ static void finish(struct mount *m)
 		cache_close(m->cache);
 	pool_free(m->fs.pool);
 	session_free(m->session);
+	prefetch_free(m->prefetch);
 	origin_close(m->origin);
 	stats_free(m->stats);
 	options_free(&m->options);

@@ -249,7 +249,6 @@ static void consumed(struct prefetch *p, struct unit *u, uint32_t index, const s
 			stats_inc(p->stats, STAT_PREFETCH_UNREAD_USED);
 		}
 	}
-	*item |= ITEM_RESIDENT;   /* it will be: the reader fetches it if it is not */
 }
 
 static void on_open(struct prefetch *p, const struct observation *o)
@@ -587,6 +586,18 @@ static void evicted(void *arg, uint64_t key)
 	stats_inc(p->stats, STAT_PREFETCH_UNREAD_WRONG);
 }
 
+static void stored(void *arg, uint64_t key, bool is_whole)
+{
+	struct prefetch *p = arg;
+	struct unit *u;
+	uint32_t index;
+
+	lock_scope(&p->lock);
+	u = unit_of(p, extent_key_ino(key), &index);
+	if (u && is_whole)
+		u->item[index] |= ITEM_RESIDENT;
+}
+
 /* ---- statistics ---- */
 
 static uint64_t resident_items(const struct set *s)
@@ -661,27 +672,6 @@ void prefetch_publish(struct prefetch *p)
 
 /* ---- life ---- */
 
-static void prefetch_free(struct prefetch *p)
-{
-	struct set *s;
-	size_t pos = 0;
-
-	while ((s = map64_next(&p->sets, &pos, NULL))) {
-		for (size_t i = 0; i < s->unit_count; i++)
-			unit_free(s->unit[i]);
-		free(s->unit);
-		free(s);
-	}
-	map64_clear(&p->sets);
-	streams_clear(&p->streams);
-	free(p->range);
-	if (p->wake_fd >= 0)
-		close(p->wake_fd);
-	pthread_cond_destroy(&p->idle);
-	lock_destroy(&p->lock);
-	free(p);
-}
-
 int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struct stats *stats,
 		   struct prefetch **ret_prefetch)
 {
@@ -702,7 +692,7 @@ int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struc
 	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->wake_fd < 0)
 		rc = -errno;
-	p->advisor = (struct cache_advisor){ class_of, evicted, p };
+	p->advisor = (struct cache_advisor){ class_of, evicted, stored, p };
 	if (!rc)
 		rc = -pthread_create(&p->thread, NULL, prefetch_thread, p);
 	if (rc) {
@@ -723,6 +713,27 @@ void prefetch_stop(struct prefetch *p)
 	while (p->in_flight)
 		lock_wait(&p->lock, &p->idle);
 	lock_release(&p->lock);
-	cache_set_advisor(p->cache, NULL);
-	prefetch_free(p);
+}
+
+void prefetch_free(struct prefetch *p)
+{
+	struct set *s;
+	size_t pos = 0;
+
+	if (!p)
+		return;
+	while ((s = map64_next(&p->sets, &pos, NULL))) {
+		for (size_t i = 0; i < s->unit_count; i++)
+			unit_free(s->unit[i]);
+		free(s->unit);
+		free(s);
+	}
+	map64_clear(&p->sets);
+	streams_clear(&p->streams);
+	free(p->range);
+	if (p->wake_fd >= 0)
+		close(p->wake_fd);
+	pthread_cond_destroy(&p->idle);
+	lock_destroy(&p->lock);
+	free(p);
 }

@@ -54,8 +54,11 @@ struct observation {
 int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struct stats *stats,
 		   struct prefetch **ret_prefetch);
 
-/* Stops issuing, waits for what is in flight, frees. The cache must still be open. */
+/* Stops issuing and waits for what is in flight. The cache must still be open, and may go on asking its advisor. */
 void prefetch_stop(struct prefetch *p);
+
+/* After prefetch_stop() and cache_close(): nobody asks any more. */
+void prefetch_free(struct prefetch *p);
 
 /* Any thread; never blocks, never fails. */
 void prefetch_observe(struct prefetch *p, const struct observation *o);

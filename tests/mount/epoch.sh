@@ -19,8 +19,8 @@ assert len(epochs) == 4
 for e in epochs:
     assert e["wrong_files"] == 0 and e["errors"] == 0, e
 for e in epochs[1:]:
-    assert e["served"] >= 0.75, e
-    assert e["origin_bytes"] <= 0.56 * data, e
+    assert e["served"] >= 0.80, e
+    assert e["origin_bytes"] <= 0.55 * data, e
     assert e["evict_unread"] == 0, e
 PY
 stop
