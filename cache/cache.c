@@ -56,7 +56,8 @@ static void part_attach(struct cache *c, struct part *p, struct answers *a)
 			c->demand_in_flight++;
 		list_for_each(n, &x->wants)
 			container_of(n, struct want_state, link)->want->was_demanded = true;
-		pthread_cond_signal(&c->timer_wake);
+		if (x->deadline_ns < c->timer_ns)
+			pthread_cond_signal(&c->timer_wake);
 	}
 	list_push_back(&x->waiters, &p->link);
 	if (is_new)

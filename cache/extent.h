@@ -120,6 +120,7 @@ struct cache {
 	uint64_t ram_only_bytes;     /* at most half of the arena, so that demand never starves */
 	unsigned origin_in_flight, demand_in_flight, busy;   /* busy: extents that are not idle */
 	unsigned errors_in_row;
+	uint64_t timer_ns;           /* when the timer looks next; UINT64_MAX: when told */
 	bool is_closing, wants_eviction;
 	uint64_t *lost;              /* keys that left memory and are not on disk: the advisor is to be told */
 	size_t lost_count, lost_size;

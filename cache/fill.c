@@ -486,6 +486,8 @@ static void origin_fill(struct extent *x)
 	c->origin_in_flight++;
 	list_remove(&x->queue);
 	list_push_back(&c->filling, &x->queue);
+	if (!list_is_empty(&x->waiters) && x->deadline_ns < c->timer_ns)
+		pthread_cond_signal(&c->timer_wake);
 	lock_release(&c->lock);
 	c->origin->ops->read(c->origin, &x->read);
 }
@@ -599,11 +601,13 @@ void *fill_timer_thread(void *arg)
 				origin_fill(x);
 			answers_give(c, &a);
 			lock_acquire(&c->lock);
-		} else if (wake_ns != UINT64_MAX) {
-			lock_wait_until(&c->lock, &c->timer_wake, wake_ns);
-		} else {
-			lock_wait(&c->lock, &c->timer_wake);
+			continue;
 		}
+		c->timer_ns = wake_ns;
+		if (wake_ns != UINT64_MAX)
+			lock_wait_until(&c->lock, &c->timer_wake, wake_ns);
+		else
+			lock_wait(&c->lock, &c->timer_wake);
 	}
 	lock_release(&c->lock);
 	return NULL;

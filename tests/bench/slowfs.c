@@ -128,7 +128,7 @@ static const struct fuse_operations ops = {
 
 int main(int argc, char **argv)
 {
-	char *args[] = { argv[0], "-f", "-o", "ro,fsname=slowfs", argc == 3 ? argv[2] : NULL, NULL };
+	char *args[] = { argv[0], "-f", "-o", "ro,fsname=slowfs,max_threads=256", argc == 3 ? argv[2] : NULL, NULL };
 	struct origin *origin;
 	char msg[512] = "";
 	int rc;

@@ -1,1 +1,23 @@
-# tests of this folder
+LAYER_TESTS =
+if HAVE_CMOCKA
+LAYER_TESTS += \
+	tests/layer/cache \
+	tests/layer/disk \
+	tests/layer/namespace \
+	tests/layer/origin \
+	tests/layer/store
+endif
+check_PROGRAMS += $(LAYER_TESTS)
+TESTS += $(LAYER_TESTS)
+LAYER_SOURCES = tests/layer/layer.c tests/layer/layer.h
+
+tests_layer_cache_SOURCES = tests/layer/cache.c $(LAYER_SOURCES)
+tests_layer_cache_LDADD = $(UNIT_LDADD)
+tests_layer_disk_SOURCES = tests/layer/disk.c $(LAYER_SOURCES)
+tests_layer_disk_LDADD = $(UNIT_LDADD)
+tests_layer_namespace_SOURCES = tests/layer/namespace.c $(LAYER_SOURCES)
+tests_layer_namespace_LDADD = $(UNIT_LDADD)
+tests_layer_origin_SOURCES = tests/layer/origin.c $(LAYER_SOURCES)
+tests_layer_origin_LDADD = $(UNIT_LDADD)
+tests_layer_store_SOURCES = tests/layer/store.c $(LAYER_SOURCES)
+tests_layer_store_LDADD = $(UNIT_LDADD)

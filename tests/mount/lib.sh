@@ -27,7 +27,13 @@ daemon_pid=
 chmod 755 "$scratch"
 mkdir "$origin" "$mnt"
 
-fail() { echo "FAIL: $*"; echo "--- daemon's log"; tail -20 "$scratch/log" 2>/dev/null; exit 1; }
+fail() {
+	echo "FAIL: $*"
+	echo "--- daemon's log"
+	tail -20 "$scratch/log" 2>/dev/null
+	grep -m1 -A60 "Sanitizer:" "$scratch/log" 2>/dev/null
+	exit 1
+}
 skip() { echo "SKIP: $*"; exit 77; }
 is_mounted() { awk -v m="$mnt" '$2 == m { found = 1 } END { exit !found }' /proc/self/mounts; }
 

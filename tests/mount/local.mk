@@ -16,4 +16,6 @@ MOUNT_TESTS = \
 	tests/mount/user.sh
 TESTS += $(MOUNT_TESTS)
 dist_noinst_SCRIPTS += $(MOUNT_TESTS)
+TESTS += tests/check-house
+dist_noinst_SCRIPTS += tests/check-house
 EXTRA_DIST += tests/mount/lib.sh tests/run tests/setup

@@ -1,1 +1,30 @@
-# tests of this folder
+UNIT_TESTS =
+if HAVE_CMOCKA
+UNIT_TESTS += \
+	tests/unit/containers \
+	tests/unit/options \
+	tests/unit/parse \
+	tests/unit/prefetch \
+	tests/unit/records \
+	tests/unit/stats \
+	tests/unit/threads
+endif
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS += $(UNIT_TESTS)
+EXTRA_DIST += tests/unit/test.h
+UNIT_LDADD = libhopper_prefetch.a $(CACHE_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_containers_SOURCES = tests/unit/containers.c
+tests_unit_containers_LDADD = $(UNIT_LDADD)
+tests_unit_options_SOURCES = tests/unit/options.c fs/options.c
+tests_unit_options_LDADD = $(UNIT_LDADD)
+tests_unit_parse_SOURCES = tests/unit/parse.c
+tests_unit_parse_LDADD = $(UNIT_LDADD)
+tests_unit_prefetch_SOURCES = tests/unit/prefetch.c
+tests_unit_prefetch_LDADD = $(UNIT_LDADD)
+tests_unit_records_SOURCES = tests/unit/records.c
+tests_unit_records_LDADD = $(UNIT_LDADD)
+tests_unit_stats_SOURCES = tests/unit/stats.c
+tests_unit_stats_LDADD = $(UNIT_LDADD)
+tests_unit_threads_SOURCES = tests/unit/threads.c
+tests_unit_threads_LDADD = $(UNIT_LDADD)

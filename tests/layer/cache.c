@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole cache over the fault origin; the letters are extent.h's guarantees. */
+#include "cache/cache.h"
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "lib/clock.h"
+#include "lib/stats.h"
+#include "tests/layer/layer.h"
+#include "tests/unit/test.h"
+
+enum { BIG = 3 * EXTENT_BYTES + 12345, FILES = 40, SMALL = 100000 };
+
+struct fixture {
+	struct stats *stats;
+	struct origin *origin;
+	struct cache *cache;
+};
+
+static void start(struct fixture *f, const char *prefix, uint64_t size, uint64_t ram, uint64_t timeout_ns)
+{
+	const char *dir = scratch_path("c");
+	struct cache_config cfg = { .dirs = &dir, .dir_count = 1, .identity = "test", .size_bytes = size, .ram_bytes = ram,
+				    .timeout_ns = timeout_ns, .codec = DISK_CODEC_OFF,
+				    .ns = { .meta_ttl_ns = 3600 * NSEC_PER_SEC, .check_data_on_open = true } };
+	char spec[8192], msg[256] = "";
+
+	snprintf(spec, sizeof(spec), "%s%s", prefix, scratch_path("o"));
+	assert_int_equal(stats_new(&f->stats), 0);
+	assert_int_equal(origin_open(spec, f->stats, &f->origin, msg, sizeof(msg)), 0);
+	if (cache_open(&cfg, f->origin, f->stats, &f->cache, msg, sizeof(msg)))
+		fail_msg("%s", msg);
+}
+
+static void stop(struct fixture *f)
+{
+	cache_close(f->cache);
+	origin_close(f->origin);
+	stats_free(f->stats);
+}
+
+static int set_up(void **state)
+{
+	char name[64];
+
+	scratch_make();
+	file_make("o/big", BIG, 1);
+	for (unsigned i = 0; i < FILES; i++) {
+		snprintf(name, sizeof(name), "o/f%02u", i);
+		file_make(name, SMALL, i);
+	}
+	*state = calloc(1, sizeof(struct fixture));
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	free(*state);
+	scratch_remove();
+	return 0;
+}
+
+struct one {
+	struct cache_read read;
+	struct fixture *f;
+	struct waiter *waiter;
+	unsigned seed;
+	bool is_right;
+};
+
+static void read_done(struct cache_read *r, int err)
+{
+	struct one *o = r->arg;
+	uint64_t at = r->offset;
+
+	o->is_right = !err;
+	for (int i = 0; !err && i < r->iov_count; at += r->iov[i++].iov_len)
+		o->is_right &= content_is(r->iov[i].iov_base, o->seed, at, r->iov[i].iov_len);
+	if (!err)
+		cache_read_end(o->f->cache, r);
+	waiter_done(o->waiter, err);
+}
+
+static void submit(struct fixture *f, struct one *o, const char *name, unsigned seed, uint64_t offset, size_t len, struct waiter *w)
+{
+	*o = (struct one){ .f = f, .waiter = w, .seed = seed };
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &o->read.attr), 0);
+	o->read.offset = offset;
+	o->read.len = len;
+	o->read.done = read_done;
+	o->read.arg = o;
+	cache_read(f->cache, &o->read);
+}
+
+static int read_one(struct fixture *f, const char *name, unsigned seed, uint64_t offset, size_t len)
+{
+	struct waiter w = WAITER_INIT;
+	struct one o;
+	int err;
+
+	submit(f, &o, name, seed, offset, len, &w);
+	err = waiter_wait(&w, 1);
+	if (!err)
+		assert_true(o.is_right);
+	return err;
+}
+
+/* (A): a hundred readers of one extent cost one request; all get the bytes. */
+static void one_fill_for_all_readers(void **state)
+{
+	static struct one o[100];
+	struct fixture *f = *state;
+	struct waiter w = WAITER_INIT;
+
+	start(f, "fault:read=20ms:", 0, 64 << 20, 60 * NSEC_PER_SEC);
+	for (unsigned i = 0; i < 100; i++)
+		submit(f, &o[i], "f07", 7, i * 1000, 1000, &w);
+	assert_int_equal(waiter_wait(&w, 100), 0);
+	for (unsigned i = 0; i < 100; i++)
+		assert_true(o[i].is_right);
+	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_REQUESTS), 1);
+	assert_int_equal(stats_read(f->stats, STAT_READS_MISSED), 1);
+	assert_int_equal(stats_read(f->stats, STAT_READS_JOINED), 99);
+	assert_int_equal(read_one(f, "f07", 7, 0, SMALL), 0);
+	assert_int_equal(stats_read(f->stats, STAT_READS_HIT_RAM), 1);
+	stop(f);
+}
+
+/* Any range, over extent borders and past the end; from the origin, from memory, from disk after a restart. */
+static void ranges_are_right_from_every_tier(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t random = 11;
+
+	for (int round = 0; round < 2; round++) {
+		start(f, "", 0, 8 << 20, 60 * NSEC_PER_SEC);
+		for (int i = 0; i < 300; i++) {
+			uint64_t offset = test_random(&random) % (BIG + 1000);
+			size_t len = 1 + test_random(&random) % EXTENT_BYTES;
+
+			assert_int_equal(read_one(f, "big", 1, offset, len), 0);
+		}
+		if (round) {
+			assert_int_equal(stats_read(f->stats, STAT_ORIGIN_REQUESTS), 0);
+			assert_true(stats_read(f->stats, STAT_READS_HIT_DISK) > 0);
+		}
+		stop(f);
+	}
+}
+
+/* (D): an origin that fails is asked again while the reader has time; then the reader gets the error, once. */
+static void errors_are_retried_then_told(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, "fault:error=2:", 0, 8 << 20, 60 * NSEC_PER_SEC);
+	for (unsigned i = 0; i < 6; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%02u", i);
+		assert_int_equal(read_one(f, name, i, 0, SMALL), 0);
+	}
+	assert_true(stats_read(f->stats, STAT_ORIGIN_RETRIES) >= 2);
+	stop(f);
+	start(f, "fault:error=1:", 0, 8 << 20, 200 * NSEC_PER_MSEC);
+	assert_int_equal(read_one(f, "f30", 30, 0, SMALL), -EIO);
+	stop(f);
+}
+
+static void a_hanging_origin_costs_the_timeout(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t began;
+
+	start(f, "fault:hang=2:", 0, 8 << 20, 300 * NSEC_PER_MSEC);
+	assert_int_equal(read_one(f, "f01", 1, 0, SMALL), 0);
+	began = clock_ns();
+	assert_int_equal(read_one(f, "f02", 2, 0, SMALL), -EIO);
+	assert_in_range(clock_ns() - began, 200 * NSEC_PER_MSEC, 10 * NSEC_PER_SEC);
+	assert_int_equal(read_one(f, "f01", 1, 0, SMALL), 0);   /* what is cached keeps serving */
+	origin_close(f->origin);   /* ends what hangs, as the mount's end does */
+	cache_close(f->cache);
+	stats_free(f->stats);
+}
+
+static void a_changed_file_is_stale_not_mixed(void **state)
+{
+	struct fixture *f = *state;
+	struct waiter w = WAITER_INIT;
+	struct one o;
+
+	start(f, "", 0, 8 << 20, NSEC_PER_SEC);
+	submit(f, &o, "big", 1, 0, 1000, &w);
+	assert_int_equal(waiter_wait(&w, 1), 0);
+	while (!(cache_where(f->cache, &o.read.attr, 0) & CACHE_TIER_RAM))
+		usleep(1000);   /* the fill goes on behind the answer */
+	file_make("o/big", BIG, 2);
+	/* whoever has it open keeps the version that was opened: bytes of it, or an error */
+	o.read = (struct cache_read){ .attr = o.read.attr, .offset = 2 * EXTENT_BYTES, .len = 1000, .done = read_done, .arg = &o };
+	cache_read(f->cache, &o.read);
+	assert_int_equal(waiter_wait(&w, 2), -ESTALE);
+	o.read = (struct cache_read){ .attr = o.read.attr, .offset = 5, .len = 1000, .done = read_done, .arg = &o };
+	cache_read(f->cache, &o.read);
+	assert_int_equal(waiter_wait(&w, 3), 0);
+	assert_true(o.is_right);
+	assert_int_equal(read_one(f, "big", 2, 2 * EXTENT_BYTES, 1000), 0);
+	stop(f);
+}
+
+/* (E): readers of more than the arena holds wait for each other, and all end. */
+static void memory_is_a_hard_limit(void **state)
+{
+	static struct one o[FILES * 4];
+	struct fixture *f = *state;
+	struct waiter w = WAITER_INIT;
+	char name[16];
+
+	start(f, "fault:read=2ms:", 0, 1 << 20, 60 * NSEC_PER_SEC);
+	for (unsigned i = 0; i < FILES * 4; i++) {
+		snprintf(name, sizeof(name), "f%02u", i % FILES);
+		submit(f, &o[i], name, i % FILES, 0, SMALL, &w);
+	}
+	assert_int_equal(waiter_wait(&w, FILES * 4), 0);
+	for (unsigned i = 0; i < FILES * 4; i++)
+		assert_true(o[i].is_right);
+	cache_publish(f->cache);
+	assert_true(stats_read(f->stats, STAT_RAM_BYTES) <= 1 << 20);
+	stop(f);
+}
+
+struct wanted {
+	struct cache_want want;
+	struct waiter *waiter;
+	uint64_t bytes;
+	int err;
+};
+
+static void want_done(struct cache_want *w, int err, uint64_t bytes)
+{
+	struct wanted *x = w->arg;
+
+	x->bytes = bytes;
+	x->err = err;
+	waiter_done(x->waiter, err);
+}
+
+static void want(struct fixture *f, struct wanted *x, const char *name, struct waiter *w)
+{
+	struct ns_attr a;
+
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &a), 0);
+	*x = (struct wanted){ .waiter = w };
+	x->want = (struct cache_want){ .key = extent_key(a.ino, 0), .done = want_done, .arg = x };
+	cache_want(f->cache, &x->want);
+}
+
+/* The same, waited for; again while memory is short for the moment. */
+static int want_one(struct fixture *f, unsigned i)
+{
+	struct waiter w = WAITER_INIT;
+	struct wanted x;
+	char name[16];
+	unsigned tries = 0;
+
+	snprintf(name, sizeof(name), "f%02u", i);
+	do {
+		if (tries)
+			usleep(1000);
+		want(f, &x, name, &w);
+		waiter_wait(&w, ++tries);
+	} while (x.err == -EAGAIN && tries < 5000);
+	return x.err;
+}
+
+/* A want and a reader share one fill; who joined fetched nothing. */
+static void wants_join_and_are_joined(void **state)
+{
+	struct fixture *f = *state;
+	struct waiter w = WAITER_INIT, r = WAITER_INIT;
+	struct wanted first, second;
+	struct one o;
+
+	start(f, "fault:read=20ms:", 0, 8 << 20, 60 * NSEC_PER_SEC);
+	want(f, &first, "f03", &w);
+	want(f, &second, "f03", &w);
+	submit(f, &o, "f03", 3, 0, SMALL, &r);
+	assert_int_equal(waiter_wait(&w, 2), 0);
+	assert_int_equal(waiter_wait(&r, 1), 0);
+	assert_true(o.is_right);
+	assert_int_equal(first.bytes, SMALL);
+	assert_int_equal(second.bytes, 0);
+	assert_true(first.want.was_demanded);
+	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_REQUESTS), 1);
+	want(f, &first, "f03", &w);
+	assert_int_equal(waiter_wait(&w, 3), 0);
+	assert_int_equal(first.bytes, 0);
+	stop(f);
+}
+
+/* ---- advice ---- */
+
+static _Atomic uint64_t evicted_count;
+static enum cache_class class_now;
+
+static enum cache_class class_of(void *arg, uint64_t key)
+{
+	(void)arg;
+	(void)key;
+	return class_now;
+}
+
+static void evicted(void *arg, uint64_t key)
+{
+	(void)arg;
+	(void)key;
+	atomic_fetch_add(&evicted_count, 1);
+}
+
+static void stored(void *arg, uint64_t key, bool is_whole)
+{
+	(void)arg;
+	(void)key;
+	assert_true(is_whole);
+}
+
+/* What is unread makes no room for a prefetch; what was consumed does. */
+static void unread_stays_consumed_goes(void **state)
+{
+	static const struct cache_advisor advisor = { class_of, evicted, stored, NULL };
+	struct fixture *f = *state;
+	unsigned held = 0;
+
+	start(f, "", 3 << 20, 1 << 20, 60 * NSEC_PER_SEC);
+	class_now = CACHE_UNREAD;
+	cache_set_advisor(f->cache, &advisor);
+	while (held < FILES && !want_one(f, held))
+		held++;
+	assert_in_range(held, 20, FILES - 1);
+	assert_int_equal(want_one(f, FILES - 1), -ENOSPC);
+	assert_int_equal(stats_read(f->stats, STAT_EVICT_UNREAD), 0);
+	class_now = CACHE_CONSUMED;
+	for (unsigned i = 0; i < held; i++) {
+		struct ns_attr a;
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%02u", i);
+		assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &a), 0);
+		cache_consumed(f->cache, a.ino, 1);
+	}
+	assert_int_equal(want_one(f, FILES - 1), 0);
+	assert_true(stats_read(f->stats, STAT_EVICT_CONSUMED) > 0);
+	assert_true(atomic_load(&evicted_count) > 0);
+	stop(f);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		CASE(one_fill_for_all_readers),
+		CASE(ranges_are_right_from_every_tier),
+		CASE(errors_are_retried_then_told),
+		CASE(a_hanging_origin_costs_the_timeout),
+		CASE(a_changed_file_is_stale_not_mixed),
+		CASE(memory_is_a_hard_limit),
+		CASE(wants_join_and_are_joined),
+		CASE(unread_stays_consumed_goes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

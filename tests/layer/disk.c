@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The disk tier with its index; the letters are disk.h's guarantees. */
+#include "cache/disk.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "cache/diskio.h"
+#include "cache/store.h"
+#include "lib/stats.h"
+#include "tests/layer/layer.h"
+#include "tests/unit/test.h"
+
+struct fixture {
+	struct stats *stats;
+	struct store *store;
+	struct disk *disk;
+	int dir_fd;
+	void *buf;
+};
+
+static void start(struct fixture *f, uint64_t limit, enum disk_codec codec)
+{
+	const char *path = scratch_path("c");
+	struct disk_config cfg = { .dirs = &path, .dir_fds = &f->dir_fd, .dir_count = 1, .limit_bytes = limit, .codec = codec };
+	char msg[256] = "";
+
+	mkdir(path, 0700);
+	f->dir_fd = open(path, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(stats_new(&f->stats), 0);
+	assert_int_equal(store_open(f->dir_fd, path, &f->store, &cfg.was_clean, msg, sizeof(msg)), 0);
+	assert_int_equal(disk_open(&cfg, f->store, f->stats, &f->disk, msg, sizeof(msg)), 0);
+}
+
+static void stop(struct fixture *f)
+{
+	disk_close(f->disk);
+	store_close(f->store);
+	stats_free(f->stats);
+	close(f->dir_fd);
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	scratch_make();
+	*state = f;
+	return posix_memalign(&f->buf, 4096, 1 << 20);
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	free(f->buf);
+	free(f);
+	scratch_remove();
+	return 0;
+}
+
+static void done(struct disk_io *io, int err)
+{
+	waiter_done(io->arg, err);
+}
+
+/* Extent 0 of file @ino, @len bytes of content @seed; the file has @object_bytes. */
+static int put(struct fixture *f, uint64_t ino, uint64_t version, size_t len, uint64_t object_bytes, unsigned seed)
+{
+	struct waiter w = WAITER_INIT;
+	struct disk_io io = { .key = extent_key(ino, 0), .version = version, .object_bytes = object_bytes,
+			      .buf = f->buf, .len = len, .done = done, .arg = &w,
+			      .reserved = disk_reserve(f->disk, len) };
+
+	if (!io.reserved)
+		return -ENOSPC;
+	for (size_t i = 0; i < len; i++)
+		((uint8_t *)f->buf)[i] = content_at(seed, i);
+	disk_write(f->disk, &io);
+	return waiter_wait(&w, 1);
+}
+
+static int get(struct fixture *f, uint64_t ino, uint64_t version, size_t len, uint64_t object_bytes, unsigned seed)
+{
+	struct waiter w = WAITER_INIT;
+	struct disk_io io = { .key = extent_key(ino, 0), .version = version, .object_bytes = object_bytes,
+			      .buf = f->buf, .len = len, .done = done, .arg = &w };
+	int err;
+
+	memset(f->buf, 0xee, len);
+	disk_read(f->disk, &io);
+	err = waiter_wait(&w, 1);
+	if (!err)
+		assert_true(content_is(f->buf, seed, 0, len));
+	return err;
+}
+
+static void what_is_written_is_read_back(void **state)
+{
+	static const size_t len[] = { 1, 511, 4096, 4097, 110000, 1 << 20 };
+	struct fixture *f = *state;
+
+	for (int codec = DISK_CODEC_AUTO; codec <= DISK_CODEC_OFF; codec++) {
+		start(f, 0, (enum disk_codec)codec);
+		for (unsigned i = 0; i < 6; i++) {
+			uint64_t ino = 100 + i + 10 * (unsigned)codec, object = i == 5 ? 5 << 20 : len[i];
+
+			assert_false(disk_has(f->disk, extent_key(ino, 0), 1));
+			assert_int_equal(get(f, ino, 1, len[i], object, i), -ENOENT);
+			assert_int_equal(put(f, ino, 1, len[i], object, i), 0);
+			assert_true(disk_has(f->disk, extent_key(ino, 0), 1));
+			assert_false(disk_has(f->disk, extent_key(ino, 0), 2));
+			assert_int_equal(get(f, ino, 1, len[i], object, i), 0);
+			assert_int_equal(get(f, ino, 2, len[i], object, i), -ENOENT);
+		}
+		stop(f);
+		start(f, 0, (enum disk_codec)codec);   /* (B) */
+		for (unsigned i = 0; i < 6; i++)
+			assert_int_equal(get(f, 100 + i + 10 * (unsigned)codec, 1, len[i], i == 5 ? 5 << 20 : len[i], i), 0);
+		stop(f);
+	}
+}
+
+/* A new version replaces the old; a drop frees; what is freed is free on the file system too. */
+static void space_is_given_back(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+	uint64_t room;
+
+	start(f, 64 << 20, DISK_CODEC_OFF);
+	room = disk_room(f->disk);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(put(f, 5, i + 1, 200000, 200000, i), 0);
+	assert_in_range(room - disk_room(f->disk), 200000, 1200000);   /* the index may have grown */
+	assert_int_equal(get(f, 5, 100, 200000, 200000, 99), 0);
+	assert_true(disk_drop(f->disk, extent_key(5, 0)) >= 200000);
+	assert_int_equal(disk_drop(f->disk, extent_key(5, 0)), 0);
+	assert_int_equal(get(f, 5, 100, 200000, 200000, 99), -ENOENT);
+	stop(f);
+	if (!stat(scratch_path("c/segments/00000001"), &st))
+		assert_true(st.st_blocks * 512 < 4 << 20);
+}
+
+/* (C): reservations are refused at the limit, and what was written never exceeds it. */
+static void the_limit_is_hard(void **state)
+{
+	struct fixture *f = *state;
+	unsigned stored = 0;
+	uint64_t reserved;
+
+	start(f, 16 << 20, DISK_CODEC_OFF);
+	while (!put(f, 10 + stored, 1, 500000, 500000, stored))
+		stored++;
+	assert_in_range(stored, 25, 33);
+	assert_true(disk_room(f->disk) < 500000 + 4096);
+	disk_publish(f->disk);
+	assert_true(stats_read(f->stats, STAT_DISK_BYTES) <= 16 << 20);
+	reserved = disk_reserve(f->disk, 4096);
+	if (reserved)
+		disk_unreserve(f->disk, reserved);
+	assert_int_equal(disk_drop(f->disk, extent_key(10, 0)), 503808);
+	assert_int_equal(put(f, 9, 1, 500000, 500000, 1), 0);
+	stop(f);
+}
+
+static int damage_mode;
+
+static int damage(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)ftw;
+	if (type != FTW_F || !st->st_size || (!strstr(path, "/segments/") && !strstr(path, "/objects/")))
+		return 0;
+	if (damage_mode == 0) {   /* a flipped bit in each page */
+		int fd = open(path, O_RDWR);
+		uint8_t byte;
+
+		for (off_t at = 100; at < st->st_size; at += 4096) {
+			if (pread(fd, &byte, 1, at) == 1) {
+				byte ^= 0x10;
+				if (pwrite(fd, &byte, 1, at) != 1)
+					return 1;
+			}
+		}
+		close(fd);
+		return 0;
+	}
+	return damage_mode == 1 ? truncate(path, st->st_size / 2 - 5000) : unlink(path);
+}
+
+/* (A): flipped, cut and deleted files are noticed, counted and forgotten. */
+static void damage_is_never_served(void **state)
+{
+	struct fixture *f = *state;
+
+	for (damage_mode = 0; damage_mode < 3; damage_mode++) {
+		unsigned lost = 0;
+
+		start(f, 0, DISK_CODEC_AUTO);
+		for (unsigned i = 0; i < 10; i++)
+			assert_int_equal(put(f, 100 + i, 1, 150000, i % 2 ? 150000 : 3 << 20, i), 0);
+		stop(f);
+		assert_int_equal(nftw(scratch_path("c"), damage, 16, FTW_PHYS), 0);
+		start(f, 0, DISK_CODEC_AUTO);
+		for (unsigned i = 0; i < 10; i++) {
+			int err = get(f, 100 + i, 1, 150000, i % 2 ? 150000 : 3 << 20, i);
+
+			assert_true(!err || err == -EBADMSG || err == -ENOENT);
+			if (err) {
+				lost++;
+				assert_false(disk_has(f->disk, extent_key(100 + i, 0), 1));
+				assert_int_equal(put(f, 100 + i, 1, 150000, i % 2 ? 150000 : 3 << 20, i), 0);
+				assert_int_equal(get(f, 100 + i, 1, 150000, i % 2 ? 150000 : 3 << 20, i), 0);
+			}
+		}
+		assert_true(lost >= (damage_mode == 1 ? 5 : 10));
+		assert_true(stats_read(f->stats, STAT_DISK_CORRUPT) > 0);
+		stop(f);
+	}
+}
+
+struct op {
+	struct diskio_op op;
+	struct waiter *waiter;
+};
+
+static void op_done(struct diskio_op *op, int err)
+{
+	waiter_done(((struct op *)op)->waiter, err);
+}
+
+/* The ring and the threads do the same. */
+static void transfers_are_whole(void **state)
+{
+	enum { OPS = 200, LEN = 50000 };
+	struct fixture *f = *state;
+	static struct op op[OPS];
+	static uint8_t data[OPS][LEN];
+
+	(void)f;
+	for (int threads = 0; threads < 2; threads++) {
+		int fd = open(scratch_path("io"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+		struct waiter w = WAITER_INIT;
+		struct diskio *io;
+
+		assert_int_equal(diskio_new(threads, &io), 0);
+		for (unsigned i = 0; i < OPS; i++) {
+			for (unsigned k = 0; k < LEN; k++)
+				data[i][k] = content_at(i, k);
+			op[i] = (struct op){ { .fd = fd, .is_write = true, .buf = data[i], .len = LEN, .offset = (uint64_t)i * LEN,
+					       .done = op_done }, &w };
+			diskio_submit(io, &op[i].op);
+		}
+		assert_int_equal(waiter_wait(&w, OPS), 0);
+		memset(data, 0, sizeof(data));
+		for (unsigned i = 0; i < OPS; i++) {
+			op[i].op = (struct diskio_op){ .fd = fd, .buf = data[i], .len = LEN, .offset = (uint64_t)i * LEN, .done = op_done };
+			diskio_submit(io, &op[i].op);
+		}
+		assert_int_equal(waiter_wait(&w, 2 * OPS), 0);
+		for (unsigned i = 0; i < OPS; i++)
+			assert_true(content_is(data[i], i, 0, LEN));
+		op[0].op = (struct diskio_op){ .fd = fd, .buf = data[0], .len = LEN, .offset = (uint64_t)OPS * LEN - 10, .done = op_done };
+		diskio_submit(io, &op[0].op);
+		assert_int_equal(waiter_wait(&w, 2 * OPS + 1), -ENODATA);
+		diskio_free(io);
+		close(fd);
+	}
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		CASE(what_is_written_is_read_back),
+		CASE(space_is_given_back),
+		CASE(the_limit_is_hard),
+		CASE(damage_is_never_served),
+		CASE(transfers_are_whole),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cache/namespace.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "cache/store.h"
+#include "lib/clock.h"
+#include "lib/stats.h"
+#include "tests/layer/layer.h"
+#include "tests/unit/test.h"
+
+enum { FILES = 1500 };
+
+struct fixture {
+	struct stats *stats;
+	struct origin *origin;
+	struct store *store;
+	struct ns *ns;
+	int dir_fd;
+};
+
+static void start(struct fixture *f, uint64_t ttl_ns)
+{
+	struct ns_config cfg = { .meta_ttl_ns = ttl_ns, .check_data_on_open = true };
+	char msg[256] = "";
+	bool was_clean;
+
+	mkdir(scratch_path("c"), 0700);
+	f->dir_fd = open(scratch_path("c"), O_RDONLY | O_DIRECTORY);
+	assert_int_equal(stats_new(&f->stats), 0);
+	assert_int_equal(origin_open(scratch_path("o"), f->stats, &f->origin, msg, sizeof(msg)), 0);
+	assert_int_equal(store_open(f->dir_fd, scratch_path("c"), &f->store, &was_clean, msg, sizeof(msg)), 0);
+	assert_int_equal(ns_open(f->store, f->origin, &cfg, f->stats, &f->ns), 0);
+}
+
+static void stop(struct fixture *f)
+{
+	ns_close(f->ns);
+	store_close(f->store);
+	origin_close(f->origin);
+	stats_free(f->stats);
+	close(f->dir_fd);
+}
+
+static int set_up(void **state)
+{
+	char name[64];
+
+	scratch_make();
+	for (int i = 0; i < FILES; i++) {
+		snprintf(name, sizeof(name), "o/d/f%05d", i);
+		file_make(name, (size_t)i % 7, 1);
+	}
+	file_make("o/e/x", 3, 1);
+	if (symlink("d/f00001", scratch_path("o/link")))
+		return 1;
+	*state = calloc(1, sizeof(struct fixture));
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	free(*state);
+	scratch_remove();
+	return 0;
+}
+
+static uint64_t origin_calls(struct fixture *f)
+{
+	return stats_read(f->stats, STAT_ORIGIN_META_REQUESTS);
+}
+
+struct listing {
+	uint64_t ino[FILES + 10];
+	char last[256];
+	size_t count;
+	bool is_out_of_order;
+};
+
+static int emit(void *arg, const char *name, const struct ns_attr *attr)
+{
+	struct listing *l = arg;
+
+	l->is_out_of_order |= l->count && (attr->ino <= l->ino[l->count - 1] || strcmp(name, l->last) <= 0);
+	l->ino[l->count++] = attr->ino;
+	snprintf(l->last, sizeof(l->last), "%s", name);
+	return 0;
+}
+
+/* (B): after one listing every lookup is local, of absent names too; ids are one ascending range. */
+static void one_listing_answers_everything(void **state)
+{
+	static struct listing l;
+	struct fixture *f = *state;
+	struct ns_attr dir, a;
+	struct ns_range range[4];
+	uint64_t calls;
+	char name[64];
+
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "d", NS_NOWAIT, &dir), -EAGAIN);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "d", 0, &dir), 0);
+	assert_int_equal(ns_list(f->ns, dir.ino, NS_NOWAIT), -EAGAIN);
+	assert_int_equal(ns_list(f->ns, dir.ino, 0), 0);
+	calls = origin_calls(f);
+	memset(&l, 0, sizeof(l));
+	assert_int_equal(ns_readdir(f->ns, dir.ino, NS_ROOT, emit, &l), 0);
+	assert_int_equal(l.count, FILES);
+	assert_false(l.is_out_of_order);
+	assert_int_equal(ns_ranges(f->ns, dir.ino, range, 4), 1);
+	assert_int_equal(range[0].first, l.ino[0]);
+	assert_int_equal(range[0].count, FILES);
+	for (int i = 0; i < FILES; i++) {
+		snprintf(name, sizeof(name), "f%05d", i);
+		assert_int_equal(ns_lookup(f->ns, dir.ino, name, NS_NOWAIT, &a), 0);
+		assert_int_equal(a.ino, l.ino[i]);
+		assert_int_equal(a.version.size, i % 7);
+		assert_true(S_ISREG(a.mode));
+	}
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "absent", NS_NOWAIT, &a), -ENOENT);
+	assert_int_equal(origin_calls(f), calls);
+	assert_int_equal(ns_lookup(f->ns, l.ino[0], "x", 0, &a), -ENOTDIR);
+	/* a cookie goes on where it stopped */
+	memset(&l, 0, sizeof(l));
+	ns_readdir(f->ns, dir.ino, range[0].first + 9, emit, &l);
+	assert_int_equal(l.count, FILES - 10);
+	stop(f);
+}
+
+/* (A), (C): ids are the same after a restart. */
+static void ids_survive_a_restart(void **state)
+{
+	struct fixture *f = *state;
+	struct ns_attr dir, a, again;
+	char path[64], target[64];
+
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "d", 0, &dir), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00077", 0, &a), 0);
+	stop(f);
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_int_equal(ns_getattr(f->ns, a.ino, NS_NOWAIT, &again), 0);
+	assert_int_equal(again.version.size, a.version.size);
+	assert_int_equal(ns_path(f->ns, a.ino, path, sizeof(path)), 0);
+	assert_string_equal(path, "d/f00077");
+	assert_int_equal(ns_path(f->ns, a.ino, path, 5), -ENAMETOOLONG);
+	assert_int_equal(ns_path(f->ns, NS_ROOT, path, sizeof(path)), 0);
+	assert_string_equal(path, "");
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00077", NS_NOWAIT, &again), 0);
+	assert_int_equal(again.ino, a.ino);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "link", 0, &a), 0);
+	assert_int_equal(ns_readlink(f->ns, a.ino, target, sizeof(target)), 0);
+	assert_string_equal(target, "d/f00001");
+	assert_int_equal(ns_getattr(f->ns, 1ULL << 40, 0, &a), -ESTALE);
+	stop(f);
+}
+
+/* (C): a changed file has a new id under its name; the old id keeps its version, st_ino stays. */
+static void a_changed_file_gets_a_new_id(void **state)
+{
+	struct fixture *f = *state;
+	struct ns_attr dir, old, new;
+
+	start(f, NSEC_PER_MSEC);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "e", 0, &dir), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "x", 0, &old), 0);
+	usleep(20000);
+	assert_int_equal(ns_check(f->ns, old.ino, 0, &new), 0);
+	file_make("o/e/x", 30, 2);
+	usleep(20000);
+	assert_int_equal(ns_check(f->ns, old.ino, NS_NOWAIT, &new), -EAGAIN);
+	assert_int_equal(ns_check(f->ns, old.ino, 0, &new), -ESTALE);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "x", 0, &new), 0);
+	assert_int_not_equal(new.ino, old.ino);
+	assert_int_equal(new.st_ino, old.st_ino);
+	assert_int_equal(new.version.size, 30);
+	assert_int_equal(ns_getattr(f->ns, old.ino, NS_NOCHECK, &new), 0);
+	assert_int_equal(new.version.size, 3);
+	/* gone, come, and gone again */
+	assert_int_equal(unlink(scratch_path("o/e/x")), 0);
+	file_make("o/e/y", 1, 1);
+	usleep(20000);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "x", 0, &new), -ENOENT);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "y", 0, &new), 0);
+	stop(f);
+}
+
+static void bad_names_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	char longest[300];
+	struct ns_attr a;
+
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = 0;
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, longest, 0, &a), -ENAMETOOLONG);
+	longest[255] = 0;
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, longest, 0, &a), -ENOENT);
+	assert_true(ns_lookup(f->ns, NS_ROOT, "../c", 0, &a) < 0);
+	assert_true(ns_lookup(f->ns, NS_ROOT, "d/f00001", 0, &a) < 0);
+	stop(f);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		CASE(one_listing_answers_everything),
+		CASE(ids_survive_a_restart),
+		CASE(a_changed_file_gets_a_new_id),
+		CASE(bad_names_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is read back from disk: namespace records, compressed extents, memory runs. */
+#include <errno.h>
+#include "cache/codec.h"
+#include "cache/ns_record.h"
+#include "cache/ram.h"
+#include "lib/stats.h"
+#include "tests/unit/test.h"
+
+static struct ns_node random_node(uint64_t *random, char *name)
+{
+	size_t len = 1 + (test_random(random) >> 32) % NS_NAME_MAX;
+	unsigned bits = (unsigned)(test_random(random) >> 58);
+	struct ns_node n = {
+		.ino = 5, .st_ino = test_random(random) >> bits, .parent = test_random(random) >> bits,
+		.class_id = (uint32_t)(test_random(random) >> 40), .is_superseded = bits & 1,
+		.version = { .size = test_random(random) >> bits, .mtime_ns = (int64_t)test_random(random),
+			     .ctime_ns = (int64_t)test_random(random) >> bits, .tag = bits & 2 ? test_random(random) : 0 },
+		.name = name, .name_len = len,
+	};
+
+	for (size_t i = 0; i < len; i++)
+		name[i] = (char)('a' + test_random(random) % 26);
+	return n;
+}
+
+static void nodes_survive_the_round_trip(void **state)
+{
+	char name[NS_NAME_MAX + 1];
+	uint8_t buf[NS_NODE_MAX];
+	uint64_t random = 3;
+
+	(void)state;
+	for (int i = 0; i < 20000; i++) {
+		struct ns_node n = random_node(&random, name), back;
+		size_t len = ns_node_encode(&n, buf);
+
+		assert_in_range(len, 1, sizeof(buf));
+		assert_int_equal(ns_node_decode(5, buf, len, &back), 0);
+		assert_int_equal(back.ino, 5);
+		assert_int_equal(back.st_ino, n.st_ino);
+		assert_int_equal(back.parent, n.parent);
+		assert_int_equal(back.class_id, n.class_id);
+		assert_int_equal(back.is_superseded, n.is_superseded);
+		assert_true(version_equal(&back.version, &n.version));
+		assert_int_equal(back.name_len, n.name_len);
+		assert_memory_equal(back.name, n.name, n.name_len);
+	}
+}
+
+/* Cut, lengthened and flipped records decode to an error or to a name within the record. */
+static void damaged_nodes_stay_in_bounds(void **state)
+{
+	char name[NS_NAME_MAX + 1];
+	uint8_t buf[NS_NODE_MAX];
+	uint64_t random = 4;
+
+	(void)state;
+	for (int i = 0; i < 50000; i++) {
+		struct ns_node n = random_node(&random, name), back;
+		size_t len = ns_node_encode(&n, buf);
+		size_t cut = test_random(&random) % (len + 1);
+		uint8_t *copy;
+
+		buf[test_random(&random) % len] ^= (uint8_t)test_random(&random);
+		copy = malloc(cut ? cut : 1);   /* so that the address sanitizer sees the end */
+		memcpy(copy, buf, cut);
+		if (!ns_node_decode(5, copy, cut, &back)) {
+			assert_true((const uint8_t *)back.name >= copy);
+			assert_true((const uint8_t *)back.name + back.name_len <= copy + cut);
+		}
+		free(copy);
+	}
+}
+
+static void codec_compresses_what_pays(void **state)
+{
+	enum { LEN = 200000 };
+	struct codec codec = { .mode = DISK_CODEC_AUTO };
+	char *text = calloc(1, LEN), *back = malloc(LEN), *noise = malloc(LEN);
+	uint64_t random = 9;
+	size_t stored = 0;
+	void *packed;
+
+	(void)state;
+	assert_int_equal(stats_new(&codec.stats), 0);
+	for (int i = 0; i < LEN; i++) {
+		text[i] = (char)('a' + i / 100 % 7);
+		noise[i] = (char)test_random(&random);
+	}
+	packed = codec_compress(&codec, text, LEN, &stored);
+	assert_non_null(packed);
+	assert_in_range(stored, 1, LEN / 2);
+	assert_int_equal(codec_expand(CODEC_LZ4, packed, stored, back, LEN), 0);
+	assert_memory_equal(back, text, LEN);
+	assert_int_equal(codec_expand(CODEC_LZ4, packed, stored, back, LEN - 1), -EBADMSG);
+	for (int i = 0; i < 2000; i++) {   /* damage is an error or other bytes, never an overrun */
+		char *bad = malloc(stored);
+
+		memcpy(bad, packed, stored);
+		bad[test_random(&random) % 64] ^= (char)(1 + test_random(&random) % 255);
+		codec_expand(CODEC_LZ4, bad, stored, back, LEN);
+		free(bad);
+	}
+	free(packed);
+	assert_null(codec_compress(&codec, noise, LEN, &stored));
+	codec.mode = DISK_CODEC_OFF;
+	assert_null(codec_compress(&codec, text, LEN, &stored));
+	stats_free(codec.stats);
+	free(text);
+	free(back);
+	free(noise);
+}
+
+/* Runs never overlap, never leave the arena, and all of it can be used. */
+static void ram_runs_do_not_overlap(void **state)
+{
+	enum { RUNS = 64 };
+	struct { unsigned char *p; size_t len; } run[RUNS] = { 0 };
+	uint64_t random = 5;
+	struct ram r;
+
+	(void)state;
+	assert_int_equal(ram_open(&r, 1 << 20, false), 0);
+	for (int i = 0; i < 20000; i++) {
+		unsigned k = (unsigned)(test_random(&random) % RUNS);
+
+		if (run[k].p) {
+			for (size_t b = 0; b < run[k].len; b += 997)
+				assert_int_equal(run[k].p[b], k);
+			ram_free(&r, run[k].p, run[k].len);
+			run[k].p = NULL;
+			continue;
+		}
+		run[k].len = 1 + test_random(&random) % 60000;
+		run[k].p = ram_alloc(&r, run[k].len);
+		if (run[k].p)
+			memset(run[k].p, (int)k, run[k].len);
+		assert_true(ram_used_bytes(&r) <= ram_limit_bytes(&r));
+	}
+	for (unsigned k = 0; k < RUNS; k++) {
+		if (run[k].p)
+			ram_free(&r, run[k].p, run[k].len);
+	}
+	assert_int_equal(ram_used_bytes(&r), 0);
+	run[0].p = ram_alloc(&r, 1 << 20);
+	assert_non_null(run[0].p);
+	assert_null(ram_alloc(&r, 1));
+	ram_close(&r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nodes_survive_the_round_trip),
+		cmocka_unit_test(damaged_nodes_stay_in_bounds),
+		cmocka_unit_test(codec_compresses_what_pays),
+		cmocka_unit_test(ram_runs_do_not_overlap),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
