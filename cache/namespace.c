@@ -223,6 +223,18 @@ static int dentry_put(struct ns *ns, MDB_txn *txn, uint64_t parent, uint64_t has
 	return store_errno(mdb_put(txn, ns->dentry, &k, &v, 0));
 }
 
+/* The same for a key that is probably the last of the table: appended, pages stay full instead of half full. */
+static int dentry_append(struct ns *ns, MDB_txn *txn, uint64_t parent, uint64_t hash, uint64_t ino)
+{
+	uint8_t key[16];
+	MDB_val k = { sizeof(key), key }, v = { sizeof(ino), &ino };
+	int rc;
+
+	ns_dentry_key(parent, hash, key);
+	rc = mdb_put(txn, ns->dentry, &k, &v, MDB_APPEND);
+	return rc == MDB_KEYEXIST ? dentry_put(ns, txn, parent, hash, ino) : store_errno(rc);
+}
+
 /* The directory's record; *ret_spans (may be NULL) is owned by the caller. -ENOENT: never listed. */
 static int dir_get(struct ns *ns, MDB_txn *txn, uint64_t dir, struct ns_dir *ret_dir, struct ns_span **ret_spans)
 {
@@ -399,6 +411,13 @@ struct merge {
 	uint64_t first_new;         /* ids given in this merge start here */
 	struct map64 seen;          /* ids that are still there; only kept when relisting */
 	bool keeps_seen;
+	/* a first listing's dentries, put in order of their hashes at its end; owned */
+	struct new_dentry *fresh;
+	size_t fresh_count;
+};
+
+struct new_dentry {
+	uint64_t hash, ino;
 };
 
 static int supersede(struct ns *ns, MDB_txn *txn, struct ns_node *n)
@@ -431,10 +450,46 @@ static int add_node(struct merge *m, const char *name, const struct origin_attr 
 	};
 	int rc = node_put(m->ns, m->txn, &n, MDB_APPEND);
 
-	if (!rc)
+	if (!rc && m->fresh)
+		m->fresh[m->fresh_count++] = (struct new_dentry){ hash, n.ino };
+	else if (!rc)
 		rc = dentry_put(m->ns, m->txn, m->dir, hash, n.ino);
 	if (!rc)
 		m->next++;
+	return rc;
+}
+
+static int by_hash(const void *a, const void *b)
+{
+	uint64_t x = ((const struct new_dentry *)a)->hash, y = ((const struct new_dentry *)b)->hash;
+
+	return x < y ? -1 : x > y;
+}
+
+static int fresh_flush(struct merge *m)
+{
+	uint64_t last = 0;
+	int rc = 0;
+
+	qsort(m->fresh, m->fresh_count, sizeof(*m->fresh), by_hash);
+	for (size_t i = 0; i < m->fresh_count && !rc; i++) {
+		struct new_dentry *f = &m->fresh[i];
+		struct ns_node n, other;
+		char name[NS_NAME_MAX];
+
+		if (i && f->hash <= last) {
+			/* a collision within this listing: its place is further down the chain */
+			rc = node_get(m->ns, m->txn, f->ino, &n);
+			if (rc)
+				return rc;
+			memcpy(name, n.name, n.name_len);
+			rc = dentry_find(m->ns, m->txn, m->dir, name, n.name_len, &other, &f->hash);
+			if (rc != -ENOENT)
+				return rc ? rc : -EUCLEAN;
+		}
+		rc = dentry_append(m->ns, m->txn, m->dir, f->hash, f->ino);
+		last = f->hash > last ? f->hash : last;
+	}
 	return rc;
 }
 
@@ -499,8 +554,8 @@ static int merge_entries(struct merge *m, struct origin_listing *l)
 				 (unsigned long long)m->dir);
 			continue;
 		}
-		if (e->err)
-			continue;   /* it went away while it was listed */
+		if (e->err || (i && !strcmp(e->name, e[-1].name)))
+			continue;   /* it went away while it was listed, or was listed twice */
 		rc = merge_entry(m, e->name, &e->attr);
 		if (rc)
 			return rc;
@@ -519,7 +574,8 @@ static int merge_in_txn(struct ns *ns, MDB_txn *txn, uint64_t dir, const struct 
 
 	if (rc == -ENOENT) {
 		spans = malloc(sizeof(*spans));
-		rc = spans ? 0 : -ENOMEM;
+		m.fresh = malloc((l->count + 1) * sizeof(*m.fresh));
+		rc = spans && m.fresh ? 0 : -ENOMEM;
 	} else {
 		m.keeps_seen = true;
 	}
@@ -528,8 +584,11 @@ static int merge_in_txn(struct ns *ns, MDB_txn *txn, uint64_t dir, const struct 
 	m.first_new = m.next;
 	if (!rc)
 		rc = merge_entries(&m, l);
+	if (!rc && m.fresh)
+		rc = fresh_flush(&m);
 	if (!rc && m.keeps_seen)
 		rc = drop_unseen(&m, &d, spans);
+	free(m.fresh);
 	map64_clear(&m.seen);
 	if (rc)
 		return rc;

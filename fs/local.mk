@@ -11,10 +11,13 @@ hopperfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 hopperfs_LDADD = libhopper_prefetch.a $(CACHE_LIBS) $(FUSE_LIBS)
 EXTRA_DIST += fs/README.md
 
-# mount(8) looks for its helpers in /sbin, whatever the prefix.
-mounthelperdir = $(sbindir)
+# mount(8) looks for its helpers in /sbin, whatever the prefix. Who installs
+# without the right to write there gets everything but that link.
+mounthelperdir = @mounthelperdir@
+AM_DISTCHECK_CONFIGURE_FLAGS = --with-mounthelperdir='$$prefix/sbin'
 install-exec-hook:
-	$(MKDIR_P) $(DESTDIR)$(mounthelperdir)
-	ln -sf $(bindir)/hopperfs $(DESTDIR)$(mounthelperdir)/mount.hopperfs
+	@if $(MKDIR_P) $(DESTDIR)$(mounthelperdir) && \
+	    ln -sf $(bindir)/hopperfs $(DESTDIR)$(mounthelperdir)/mount.hopperfs; then :; else \
+		echo "note: without $(mounthelperdir)/mount.hopperfs, mount(8) and fstab do not know hopperfs"; fi
 uninstall-hook:
 	rm -f $(DESTDIR)$(mounthelperdir)/mount.hopperfs

@@ -40,11 +40,11 @@ assert numpy.load(npy).sum() == numpy.load(npy, mmap_mode="r").sum() == 300000 *
 PY
 if command -v fio >/dev/null; then
 	# fio lays the file out on the origin, then verifies it through the mount.
-	fio --name=v --directory="$origin" --size=16M --rw=write --bs=64k --verify=crc32c \
-		--do_verify=0 --output="$scratch/fio" >/dev/null || fail "fio write"
+	(cd "$scratch" && fio --name=v --directory="$origin" --size=16M --rw=write --bs=64k --verify=crc32c \
+		--do_verify=0 --output="$scratch/fio" >/dev/null) || fail "fio write"
 	wait_for '[ -e "$mnt/v.0.0" ]' 1 || { stop; start "$origin" meta_ttl=0; }
-	fio --name=v --directory="$mnt" --size=16M --rw=randread --bs=64k --verify=crc32c \
-		--verify_only --readonly --output="$scratch/fio" >/dev/null 2>&1 || { cat "$scratch/fio"; fail "fio verify"; }
+	(cd "$scratch" && fio --name=v --directory="$mnt" --size=16M --rw=randread --bs=64k --verify=crc32c \
+		--verify_only --readonly --output="$scratch/fio" >/dev/null 2>&1) || { cat "$scratch/fio"; fail "fio verify"; }
 fi
 check "$(stat_of reads.errors)" -eq 0
 stop
