@@ -241,6 +241,8 @@ static int item_parse(struct options *o, char *item, char **values, char *msg, s
 		snprintf(msg, msg_size, "unknown option '%s'; see hopperfs --help", item);
 		return -EINVAL;
 	}
+	if (i == OPTION_rw && o->is_mount_helper)
+		return 0;   /* mount(8) says rw wherever the user did not say ro */
 	if (option_table[i].kind == UNAVAILABLE) {
 		snprintf(msg, msg_size, "option '%s' is not available in this version; leave it out", item);
 		return -EINVAL;
@@ -317,8 +319,10 @@ static int take_arguments(struct options *o, int argc, char **argv, char **value
 {
 	const char *positional[2] = { NULL, NULL };
 	unsigned count = 0;
+	const char *slash = argc ? strrchr(argv[0], '/') : NULL;
 	int rc = 0;
 
+	o->is_mount_helper = argc && !strncmp(slash ? slash + 1 : argv[0], "mount.", 6);
 	for (int i = 1; i < argc && !rc; i++) {
 		const char *a = argv[i];
 

@@ -15,6 +15,7 @@ struct options {
 	char *origin;                /* specification, made absolute; owned */
 	char *mountpoint;            /* absolute; owned */
 	bool foreground, debug, help, version;
+	bool is_mount_helper;        /* called by mount(8) as mount.hopperfs */
 	bool allow_other;
 	char *cache_dirs[CACHE_DIRS_MAX];   /* absolute; owned */
 	unsigned cache_dir_count;

@@ -67,3 +67,11 @@ daemon_pid=$(pgrep -f "$hopperfs origin mnt -o cache=cache")
 umount mnt
 wait_for '! kill -0 $daemon_pid 2>/dev/null' || fail "the daemon stays"
 daemon_pid=
+
+# as mount(8) calls its helper: rw unless the user said ro, generic options, in the background
+ln -s "$hopperfs" "$scratch/mount.hopperfs"
+"$scratch/mount.hopperfs" "$origin" "$mnt" -s -n -v -o "rw,noatime,_netdev,x-systemd.automount,cache=$cache" || fail "mount.hopperfs"
+check "$(cat "$mnt/file")" = data
+touch "$mnt/new" 2>/dev/null && fail "it is read-only"
+umount "$mnt" 2>/dev/null || fusermount3 -u "$mnt" || fail "umount"
+bad "$origin" "$mnt" -o "cache=$cache,rw"
