@@ -372,10 +372,11 @@ static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 	p->in_flight_bytes -= f->bytes;
 	if (!p->in_flight)
 		pthread_cond_broadcast(&p->idle);
-	lock_release(&p->lock);
-	free(f);
+	/* with the lock: once it is released, prefetch_stop() may return and all this be gone */
 	if (atomic_exchange(&p->is_asleep, false))
 		wake(p);
+	lock_release(&p->lock);
+	free(f);
 }
 
 /* Hand one fetch to the cache. Lock not held. */

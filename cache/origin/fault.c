@@ -193,6 +193,11 @@ static void handle_due(struct fault *f, struct held *h, uint64_t now)
 	bool inner_is_fine = h->inner_is_done && !h->inner_err;
 
 	list_remove(&h->link);
+	if (now >= h->end_ns && !h->inner_is_done) {
+		h->next_ns = h->end_ns;   /* a late look at its progress: all that is left is its end */
+		list_push_back(&f->waiting, &h->link);
+		return;
+	}
 	if (now >= h->end_ns) {
 		lock_release(&f->lock);
 		report(h);
