@@ -5,5 +5,6 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/predictor.c prefetch/predictor.h \
 	prefetch/prefetch.c prefetch/prefetch.h \
 	prefetch/set.c prefetch/set.h \
+	prefetch/shuffle.c prefetch/shuffle.h \
 	prefetch/stream.c prefetch/stream.h
 EXTRA_DIST += prefetch/README.md

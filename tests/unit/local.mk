@@ -6,6 +6,7 @@ UNIT_TESTS += \
 	tests/unit/parse \
 	tests/unit/prefetch \
 	tests/unit/records \
+	tests/unit/shuffle \
 	tests/unit/stats \
 	tests/unit/threads
 endif
@@ -28,3 +29,5 @@ tests_unit_stats_SOURCES = tests/unit/stats.c
 tests_unit_stats_LDADD = $(UNIT_LDADD)
 tests_unit_threads_SOURCES = tests/unit/threads.c
 tests_unit_threads_LDADD = $(UNIT_LDADD)
+tests_unit_shuffle_SOURCES = tests/unit/shuffle.c
+tests_unit_shuffle_LDADD = $(UNIT_LDADD)
