@@ -4,6 +4,7 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/observe.c prefetch/observe.h \
 	prefetch/predictor.c prefetch/predictor.h \
 	prefetch/prefetch.c prefetch/prefetch.h \
+	prefetch/search.c prefetch/search.h \
 	prefetch/set.c prefetch/set.h \
 	prefetch/shuffle.c prefetch/shuffle.h \
 	prefetch/stream.c prefetch/stream.h

@@ -6,6 +6,7 @@ UNIT_TESTS += \
 	tests/unit/parse \
 	tests/unit/prefetch \
 	tests/unit/records \
+	tests/unit/search \
 	tests/unit/shuffle \
 	tests/unit/stats \
 	tests/unit/threads
@@ -31,3 +32,5 @@ tests_unit_threads_SOURCES = tests/unit/threads.c
 tests_unit_threads_LDADD = $(UNIT_LDADD)
 tests_unit_shuffle_SOURCES = tests/unit/shuffle.c
 tests_unit_shuffle_LDADD = $(UNIT_LDADD)
+tests_unit_search_SOURCES = tests/unit/search.c
+tests_unit_search_LDADD = $(UNIT_LDADD)
