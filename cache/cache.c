@@ -247,7 +247,7 @@ static bool is_pinned(void *arg, uint64_t key)
 }
 
 /* Evicted from disk: also from memory, if it idles there, or it would only look resident. */
-static void has_left(void *arg, uint64_t key)
+static void has_left(void *arg, uint64_t key, bool was_unread)
 {
 	struct cache *c = arg;
 	const struct cache_advisor *advisor;
@@ -265,7 +265,7 @@ static void has_left(void *arg, uint64_t key)
 	advisor = c->advisor;
 	lock_release(&c->lock);
 	if (advisor)
-		advisor->evicted(advisor->arg, key);
+		advisor->evicted(advisor->arg, key, was_unread);
 }
 
 static void *evictor_thread(void *arg)
@@ -337,7 +337,7 @@ void cache_drop(struct cache *c, uint64_t ino)
 		uint64_t key = extent_key(ino, no);
 
 		if (!is_pinned(c, key) && disk_drop(c->disk, key))
-			has_left(c, key);
+			has_left(c, key, false);
 	}
 }
 

@@ -136,8 +136,8 @@ enum cache_class {
 
 struct cache_advisor {
 	enum cache_class (*class_of)(void *arg, uint64_t key);
-	/* An extent left the cache (both tiers). For the prefetcher's books, as is stored. */
-	void (*evicted)(void *arg, uint64_t key);
+	/* An extent left the cache (both tiers); @was_unread: fetched ahead in vain. For the prefetcher's books, as is stored. */
+	void (*evicted)(void *arg, uint64_t key, bool was_unread);
 	/* An extent came to the disk; @is_whole: it is all of its object. */
 	void (*stored)(void *arg, uint64_t key, bool is_whole);
 	void *arg;

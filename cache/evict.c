@@ -219,7 +219,7 @@ static uint64_t drop(struct evict *e, uint64_t key, enum cache_class class)
 	if (!bytes)
 		return 0;
 	stats_inc(e->cfg.stats, counter[class]);
-	e->cfg.has_left(e->cfg.arg, key);
+	e->cfg.has_left(e->cfg.arg, key, class == CACHE_UNREAD);
 	return bytes;
 }
 

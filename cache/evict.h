@@ -25,7 +25,7 @@ struct evict_config {
 	/* Is the object pinned or in use? Then it stays. Takes the cache's lock. */
 	bool (*is_pinned)(void *arg, uint64_t key);
 	/* The extent left the disk; tell whoever keeps books. */
-	void (*has_left)(void *arg, uint64_t key);
+	void (*has_left)(void *arg, uint64_t key, bool was_unread);
 	void *arg;
 };
 

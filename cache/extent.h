@@ -87,6 +87,11 @@ struct want_state {
 	struct cache_want *want;
 };
 
+struct lost {
+	uint64_t key;
+	bool was_unread;
+};
+
 struct pin {
 	unsigned count;
 };
@@ -122,7 +127,7 @@ struct cache {
 	unsigned errors_in_row;
 	uint64_t timer_ns;           /* when the timer looks next; UINT64_MAX: when told */
 	bool is_closing, wants_eviction;
-	uint64_t *lost;              /* keys that left memory and are not on disk: the advisor is to be told */
+	struct lost *lost;           /* what left memory and is not on disk: the advisor is to be told; owned */
 	size_t lost_count, lost_size;
 };
 
@@ -147,7 +152,7 @@ void fill_part_done(struct part *p, int err, struct answers *a);
 void extent_unref(struct cache *c, struct extent *x);    /* may make it idle, or free a dead one */
 void extent_idle(struct cache *c, struct extent *x);
 void extent_free(struct cache *c, struct extent *x);
-void extent_lost(struct cache *c, uint64_t key);         /* told by the next answers_give() */
+void extent_lost(struct cache *c, const struct extent *x);   /* told by the next answers_give() */
 void extent_clear_ram_only(struct cache *c, struct extent *x);
 struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr);
 void *fill_timer_thread(void *arg);

@@ -44,7 +44,7 @@ static void read_answer(struct cache_read *r)
 static void tell_lost(struct cache *c)
 {
 	const struct cache_advisor *advisor;
-	uint64_t *lost;
+	struct lost *lost;
 	size_t count;
 
 	lock_acquire(&c->lock);
@@ -55,7 +55,7 @@ static void tell_lost(struct cache *c)
 	c->lost_count = c->lost_size = 0;
 	lock_release(&c->lock);
 	for (size_t i = 0; advisor && i < count; i++)
-		advisor->evicted(advisor->arg, lost[i]);
+		advisor->evicted(advisor->arg, lost[i].key, lost[i].was_unread);
 	free(lost);
 }
 
@@ -192,18 +192,18 @@ static void extent_remove(struct cache *c, struct extent *x)
 	x->state = EXTENT_DEAD;
 }
 
-void extent_lost(struct cache *c, uint64_t key)
+void extent_lost(struct cache *c, const struct extent *x)
 {
 	if (c->lost_count == c->lost_size) {
 		size_t size = c->lost_size ? c->lost_size * 2 : 64;
-		uint64_t *bigger = realloc(c->lost, size * sizeof(*bigger));
+		struct lost *bigger = realloc(c->lost, size * sizeof(*bigger));
 
 		if (!bigger)
 			return;   /* the prefetcher finds out when it asks */
 		c->lost = bigger;
 		c->lost_size = size;
 	}
-	c->lost[c->lost_count++] = key;
+	c->lost[c->lost_count++] = (struct lost){ x->key, x->is_staged };
 }
 
 /*
@@ -220,7 +220,7 @@ static bool reclaim_one(struct cache *c, struct list *from, bool only_on_disk)
 		if (!x->is_on_disk && x->is_staged)
 			stats_inc(c->stats, STAT_EVICT_UNREAD);
 		if (!x->is_on_disk)
-			extent_lost(c, x->key);
+			extent_lost(c, x);
 		extent_remove(c, x);
 		extent_free(c, x);
 		return true;

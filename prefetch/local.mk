@@ -1,9 +1,12 @@
 noinst_LIBRARIES += libhopper_prefetch.a
 libhopper_prefetch_a_SOURCES = \
+	prefetch/follow.c prefetch/follow.h \
 	prefetch/governor.c prefetch/governor.h \
 	prefetch/observe.c prefetch/observe.h \
+	prefetch/order.c prefetch/order.h \
 	prefetch/predictor.c prefetch/predictor.h \
 	prefetch/prefetch.c prefetch/prefetch.h \
+	prefetch/recognise.c prefetch/recognise.h \
 	prefetch/search.c prefetch/search.h \
 	prefetch/set.c prefetch/set.h \
 	prefetch/shuffle.c prefetch/shuffle.h \

@@ -30,6 +30,7 @@
 #include "prefetch/governor.h"
 #include "prefetch/observe.h"
 #include "prefetch/predictor.h"
+#include "prefetch/recognise.h"
 #include "prefetch/set.h"
 #include "prefetch/stream.h"
 
@@ -50,6 +51,7 @@ struct fetch {
 	enum predictor_id by;
 	struct unit *unit;                  /* of a set's item, or NULL */
 	uint32_t index;
+	uint32_t at;                        /* its position in the order, UINT32_MAX without */
 	bool is_last_extent;
 	uint64_t bytes, started_ns;
 };
@@ -79,6 +81,7 @@ struct prefetch {
 	struct range *range;
 	size_t range_count;
 	struct streams streams;
+	struct recogniser *recogniser;      /* owned; NULL with recognise=off */
 	uint64_t recent[RECENT];
 	unsigned recent_at, in_flight;
 	uint64_t in_flight_bytes;
@@ -213,21 +216,54 @@ static size_t directories_of(const struct set *s)
 
 /* ---- observations ---- */
 
-static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
+/* Have the order recognised, if now is a moment for it. Lock held. */
+static void ask(struct prefetch *p, struct set *s)
 {
-	uint64_t left = set_turn(s, now_ns);
+	struct recognise_job *job = p->recogniser ? follow_ask(&s->follow, s) : NULL;
 
-	stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left * set_item_bytes(s));
-	stats_add(p->stats, STAT_PREFETCH_UNREAD_WRONG, left);
+	if (job)
+		recogniser_submit(p->recogniser, job);
 }
 
-static bool is_recent(struct prefetch *p, uint64_t ino)
+static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 {
+	uint64_t left[PREDICTOR_COUNT] = { 0 };
+
+	set_turn(s, now_ns, left);
+	for (int by = 0; by < PREDICTOR_COUNT; by++) {
+		stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left[by] * set_item_bytes(s));
+		stats_add(p->stats, predictor_table[by].wrong, left[by]);
+	}
+	ask(p, s);
+}
+
+/* The recogniser's answer. */
+static void recognised(void *arg, struct recognise_job *job)
+{
+	struct prefetch *p = arg;
+	struct set *s;
+
+	lock_acquire(&p->lock);
+	s = map64_get(&p->sets, job->set);
+	if (s && s->epoch == job->epoch && follow_install(&s->follow, job)) {
+		s->is_blocked = false;
+		s->order_extent = 0;
+	}
+	lock_release(&p->lock);
+	recognise_job_free(job);
+	if (atomic_exchange(&p->is_asleep, false))
+		wake(p);
+}
+
+static bool is_recent(struct prefetch *p, uint64_t ino, uint32_t pid)
+{
+	uint64_t what = ino << 22 ^ pid;   /* a process id has 22 bits */
+
 	for (unsigned i = 0; i < RECENT; i++) {
-		if (p->recent[i] == ino)
+		if (p->recent[i] == what)
 			return true;
 	}
-	p->recent[p->recent_at++ % RECENT] = ino;
+	p->recent[p->recent_at++ % RECENT] = what;
 	return false;
 }
 
@@ -246,7 +282,7 @@ static void consumed(struct prefetch *p, struct unit *u, uint32_t index, const s
 		stats_inc(p->stats, *item & ITEM_IN_FLIGHT ? STAT_PREFETCH_LATE : STAT_PREFETCH_USED);
 		if (!(*item & ITEM_IN_FLIGHT)) {
 			stats_add(p->stats, STAT_PREFETCH_USED_BYTES, attr->version.size);
-			stats_inc(p->stats, STAT_PREFETCH_UNREAD_USED);
+			stats_inc(p->stats, predictor_table[*item >> ITEM_BY_SHIFT].used);
 		}
 	}
 }
@@ -268,7 +304,7 @@ static void on_open(struct prefetch *p, const struct observation *o)
 		add_directory(p, s, attr.parent);
 		u = unit_of(p, o->ino, &index);
 	}
-	if (!u || (is_recent(p, o->ino) && u->item[index] & ITEM_CONSUMED)) {
+	if (!u || (is_recent(p, o->ino, o->pid) && u->item[index] & ITEM_CONSUMED)) {
 		lock_release(&p->lock);
 		return;
 	}
@@ -278,14 +314,17 @@ static void on_open(struct prefetch *p, const struct observation *o)
 		turn(p, s, o->time_ns);
 		event = set_consume(s, u, index, o->time_ns);
 	}
-	if (event == SET_READ)
+	if (event == SET_READ) {
 		consumed(p, u, index, &attr);
+		follow_saw(&s->follow, u->base + index, o->pid);
+		ask(p, s);
+	}
 	if (!s->is_joined && s->parent && s->opens >= JOIN_OPENS && directories_of(s) >= JOIN_UNITS)
 		join_siblings(p, s);
 	extents = (uint32_t)((attr.version.size + EXTENT_BYTES - 1) / EXTENT_BYTES);
 	if (event == SET_READ)
 		cache_consumed(p->cache, o->ino, extents);
-	if (s->consumed >= s->items - s->unfit)
+	if (s->consumed >= s->items - s->unfit || (s->follow.order && order_is_done(s->follow.order)))
 		turn(p, s, o->time_ns);
 	lock_release(&p->lock);
 }
@@ -335,6 +374,10 @@ static void item_fetched(struct prefetch *p, struct fetch *f, int err, uint64_t 
 	if (err == -ENOSPC || err == -EAGAIN) {
 		f->unit->is_exhausted = false;
 		s->is_blocked |= err == -ENOSPC;
+		if (s->follow.order && f->at < s->follow.order->cursor) {
+			s->follow.order->cursor = f->at;
+			s->order_extent = 0;
+		}
 	} else if (err) {
 		if (!(*item & (ITEM_UNFIT | ITEM_CONSUMED)) && err != -EIO)
 			s->unfit++, *item |= ITEM_UNFIT;
@@ -418,6 +461,20 @@ static uint64_t extent_bytes(uint64_t size, uint32_t extent)
 	return size - start < EXTENT_BYTES ? size - start : EXTENT_BYTES;
 }
 
+/* Item @k of @u is about to be fetched. Lock held. */
+static void stage(struct prefetch *p, struct set *s, struct unit *u, uint32_t k, enum predictor_id by, uint64_t bytes,
+		  struct fetch *f)
+{
+	f->by = by;
+	f->unit = u;
+	f->index = k;
+	f->at = UINT32_MAX;
+	if (!(u->item[k] & ITEM_STAGED))
+		s->staged++;
+	u->item[k] = (uint8_t)((u->item[k] & ((1 << ITEM_BY_SHIFT) - 1)) | ITEM_IN_FLIGHT | ITEM_STAGED | by << ITEM_BY_SHIFT);
+	account_issue(p, f, bytes);
+}
+
 /* Prepare the fetch of the next unread item (or its next extent). Lock held. Returns false when there is none. */
 static bool prepare_unread(struct prefetch *p, struct set *s, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
 {
@@ -438,19 +495,48 @@ static bool prepare_unread(struct prefetch *p, struct set *s, const struct cache
 		if (!may_issue(p, flow, bytes))
 			return false;
 		*ret_key = extent_key(attr.ino, u->extent);
-		f->by = PREDICTOR_UNREAD;
-		f->unit = u;
-		f->index = k;
 		f->is_last_extent = ++u->extent >= extents_of(attr.version.size);
-		if (!(u->item[k] & ITEM_STAGED))
-			s->staged++;
-		u->item[k] |= ITEM_IN_FLIGHT | ITEM_STAGED;
 		if (f->is_last_extent) {
 			u->extent = 0;
 			u->cursor = k + 1 < u->count ? k + 1 : 0;
 			s->next_unit++;
 		}
-		account_issue(p, f, bytes);
+		stage(p, s, u, k, PREDICTOR_UNREAD, bytes, f);
+		return true;
+	}
+	return false;
+}
+
+/* The same in the order that is followed. */
+static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, const struct cache_flow *flow,
+			    struct fetch *f, uint64_t *ret_key)
+{
+	while ((o->cursor = order_next(o, o->cursor)) < o->count) {
+		struct ns_attr attr;
+		uint64_t bytes;
+		uint32_t k;
+		struct unit *u = set_item(s, o->item[o->cursor], &k);
+
+		if (!u || (!s->order_extent && !item_is_missing(u->item[k]))) {
+			o->cursor++;
+			continue;
+		}
+		if (ns_getattr(p->ns, u->first + k, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) || !attr.version.size) {
+			u->item[k] |= ITEM_UNFIT;
+			s->unfit++;
+			continue;
+		}
+		bytes = extent_bytes(attr.version.size, s->order_extent);
+		if (!may_issue(p, flow, bytes))
+			return false;
+		*ret_key = extent_key(attr.ino, s->order_extent);
+		f->is_last_extent = ++s->order_extent >= extents_of(attr.version.size);
+		stage(p, s, u, k, o->by, bytes, f);
+		f->at = o->cursor;
+		if (f->is_last_extent) {
+			s->order_extent = 0;
+			o->cursor++;
+		}
 		return true;
 	}
 	return false;
@@ -463,9 +549,16 @@ static bool prepare_from_sets(struct prefetch *p, const struct cache_flow *flow,
 	size_t pos = 0;
 
 	while ((s = map64_next(&p->sets, &pos, NULL))) {
-		if (s->is_blocked || now - s->last_ns > SET_LIVE_NS || s->staged >= set_confidence(s))
+		struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
+
+		if (s->is_blocked || now - s->last_ns > SET_LIVE_NS)
 			continue;
-		if (prepare_unread(p, s, flow, f, ret_key))
+		if (o && prepare_ordered(p, s, o, flow, f, ret_key))
+			return true;
+		/* of other ranks' items, those that are not ours are not wanted */
+		if (o && (o->cursor < o->count || o->stride > 1))
+			continue;
+		if (s->staged < set_confidence(s) && prepare_unread(p, s, flow, f, ret_key))
 			return true;
 	}
 	return false;
@@ -566,7 +659,7 @@ static enum cache_class class_of(void *arg, uint64_t key)
 	return u->item[index] & ITEM_CONSUMED ? CACHE_CONSUMED : CACHE_UNREAD;
 }
 
-static void evicted(void *arg, uint64_t key)
+static void evicted(void *arg, uint64_t key, bool was_unread)
 {
 	struct prefetch *p = arg;
 	struct unit *u;
@@ -578,13 +671,15 @@ static void evicted(void *arg, uint64_t key)
 		return;
 	u->item[index] &= (uint8_t)~ITEM_RESIDENT;
 	u->is_exhausted = false;
-	if ((u->item[index] & (ITEM_STAGED | ITEM_IN_FLIGHT | ITEM_CONSUMED)) != ITEM_STAGED)
+	if (u->set->follow.order && !(u->item[index] & ITEM_CONSUMED))
+		u->set->follow.order->cursor = u->set->follow.order->front;
+	if (!was_unread || (u->item[index] & (ITEM_STAGED | ITEM_IN_FLIGHT | ITEM_CONSUMED)) != ITEM_STAGED)
 		return;
 	u->item[index] &= (uint8_t)~ITEM_STAGED;
 	if (u->set->staged)
 		u->set->staged--;
 	stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, set_item_bytes(u->set));
-	stats_inc(p->stats, STAT_PREFETCH_UNREAD_WRONG);
+	stats_inc(p->stats, predictor_table[u->item[index] >> ITEM_BY_SHIFT].wrong);
 }
 
 static void stored(void *arg, uint64_t key, bool is_whole)
@@ -614,6 +709,7 @@ static uint64_t resident_items(const struct set *s)
 
 static void add_set(struct prefetch *p, struct strbuf *b, const struct set *s)
 {
+	const struct order *o = follow_order(&s->follow);
 	char path[4096] = "";
 
 	if (s->parent > NS_ROOT)
@@ -622,11 +718,12 @@ static void add_set(struct prefetch *p, struct strbuf *b, const struct set *s)
 	strbuf_add(b, "{\"path\": ");
 	strbuf_add_json(b, path);
 	strbuf_addf(b, ", \"items\": %llu, \"bytes\": %llu, \"epoch\": %u, \"consumed\": %llu, \"resident\": %llu, "
-		    "\"predictor\": \"%s\", \"recognised\": \"\"}",
+		    "\"predictor\": \"%s\", \"recognised\": \"%s\"}",
 		    (unsigned long long)(s->items - s->unfit),
 		    (unsigned long long)((s->items - s->unfit) * set_item_bytes(s)), s->epoch,
 		    (unsigned long long)s->consumed, (unsigned long long)resident_items(s),
-		    set_confidence(s) ? predictor_table[PREDICTOR_UNREAD].name : "none");
+		    o ? predictor_table[o->by].name : set_confidence(s) ? predictor_table[PREDICTOR_UNREAD].name : "none",
+		    o ? o->text : "");
 }
 
 static void publish_forecast(struct prefetch *p, const struct set *s, const struct cache_flow *flow)
@@ -694,6 +791,8 @@ int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struc
 	if (p->wake_fd < 0)
 		rc = -errno;
 	p->advisor = (struct cache_advisor){ class_of, evicted, stored, p };
+	if (!rc && cfg->recognise && cfg->mode == PREFETCH_AUTO)
+		rc = recogniser_new(p->ns, recognised, p, &p->recogniser);
 	if (!rc)
 		rc = -pthread_create(&p->thread, NULL, prefetch_thread, p);
 	if (rc) {
@@ -710,6 +809,8 @@ void prefetch_stop(struct prefetch *p)
 	atomic_store(&p->is_stopping, true);
 	wake(p);
 	pthread_join(p->thread, NULL);
+	recogniser_free(p->recogniser);
+	p->recogniser = NULL;
 	lock_acquire(&p->lock);
 	while (p->in_flight)
 		lock_wait(&p->lock, &p->idle);
@@ -723,9 +824,11 @@ void prefetch_free(struct prefetch *p)
 
 	if (!p)
 		return;
+	recogniser_free(p->recogniser);
 	while ((s = map64_next(&p->sets, &pos, NULL))) {
 		for (size_t i = 0; i < s->unit_count; i++)
 			unit_free(s->unit[i]);
+		follow_clear(&s->follow);
 		free(s->unit);
 		free(s);
 	}

@@ -20,7 +20,7 @@ struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t 
 		s->unit = bigger;
 	if (u)
 		u->item = calloc(count ? count : 1, 1);
-	if (!u || !bigger || !u->item) {
+	if (!u || !bigger || !u->item || s->items + count > UINT32_MAX) {
 		unit_free(u);
 		return NULL;
 	}
@@ -28,6 +28,7 @@ struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t 
 	u->dir = dir;
 	u->first = first;
 	u->count = count;
+	u->base = (uint32_t)s->items;
 	s->unit[s->unit_count++] = u;
 	s->items += count;
 	return u;
@@ -46,9 +47,9 @@ uint64_t set_item_bytes(const struct set *s)
 	return s->sizes_seen ? s->bytes_seen / s->sizes_seen : 0;
 }
 
-uint64_t set_turn(struct set *s, uint64_t now_ns)
+void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 {
-	uint64_t left = 0, ns = now_ns - s->epoch_started_ns;
+	uint64_t ns = now_ns - s->epoch_started_ns;
 
 	if (ns && s->consumed)
 		s->consumed_bytes_per_s = (double)(s->consumed * set_item_bytes(s)) * 1e9 / (double)ns;
@@ -56,8 +57,8 @@ uint64_t set_turn(struct set *s, uint64_t now_ns)
 		struct unit *u = s->unit[i];
 
 		for (uint32_t k = 0; k < u->count; k++) {
-			left += (u->item[k] & (ITEM_STAGED | ITEM_CONSUMED)) == ITEM_STAGED &&
-				!(u->item[k] & ITEM_IN_FLIGHT);
+			if ((u->item[k] & (ITEM_STAGED | ITEM_CONSUMED | ITEM_IN_FLIGHT)) == ITEM_STAGED)
+				left[u->item[k] >> ITEM_BY_SHIFT]++;
 			u->item[k] &= (uint8_t)~(ITEM_CONSUMED | ITEM_STAGED);
 		}
 		u->is_exhausted = false;
@@ -67,7 +68,26 @@ uint64_t set_turn(struct set *s, uint64_t now_ns)
 	s->consumed = s->rereads_in_row = s->staged = 0;
 	s->epoch_started_ns = now_ns;
 	s->is_blocked = false;
-	return left;
+	s->order_extent = 0;
+	follow_turn(&s->follow);
+}
+
+struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index)
+{
+	size_t low = 0, high = s->unit_count;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (s->unit[mid]->base + s->unit[mid]->count <= item)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low == s->unit_count || item < s->unit[low]->base)
+		return NULL;
+	*ret_index = item - s->unit[low]->base;
+	return s->unit[low];
 }
 
 enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64_t now_ns)

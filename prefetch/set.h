@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "prefetch/follow.h"
 
 enum item_flag {
 	ITEM_CONSUMED = 1,
@@ -25,6 +26,7 @@ enum item_flag {
 	ITEM_IN_FLIGHT = 4,
 	ITEM_STAGED = 8,       /* fetched ahead, not read yet */
 	ITEM_UNFIT = 16,       /* not a regular file, empty, or its fetch failed */
+	ITEM_BY_SHIFT = 5,     /* above: who had it staged (enum predictor_id) */
 };
 
 struct set;
@@ -34,6 +36,7 @@ struct unit {
 	uint64_t dir;              /* id of the directory */
 	uint64_t first;            /* id of the first item */
 	uint32_t count;
+	uint32_t base;             /* number of the first item within the set */
 	uint32_t cursor;           /* where the search for the unread goes on */
 	uint32_t extent;           /* next extent of the item at the cursor */
 	bool is_exhausted;         /* nothing unread was found missing since */
@@ -52,6 +55,8 @@ struct set {
 	uint32_t epoch;
 	uint64_t epoch_started_ns, last_ns;
 	double consumed_bytes_per_s;
+	struct follow follow;      /* the order it is read in */
+	uint32_t order_extent;     /* next extent of the item at the order's cursor */
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
 	bool is_blocked;           /* the cache is full of what is unread */
@@ -68,8 +73,17 @@ enum set_event { SET_READ, SET_REREAD, SET_TURNED };
 /* Item @index was opened. SET_TURNED: an epoch ended, before or with this item. */
 enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64_t now_ns);
 
-/* Begin the next epoch. Returns the items that were fetched ahead and not read. */
-uint64_t set_turn(struct set *s, uint64_t now_ns);
+/* Begin the next epoch. Adds to @left the items that each predictor had fetched ahead and that were not read. */
+void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT]);
+
+/* The unit and index of item number @item; NULL if there is none. */
+struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index);
+
+/* Is it unread, not there and not on its way? */
+static inline bool item_is_missing(uint8_t flags)
+{
+	return !(flags & (ITEM_CONSUMED | ITEM_RESIDENT | ITEM_UNFIT | ITEM_IN_FLIGHT));
+}
 
 /* How many items may be fetched ahead and unread: grows with what was consumed. */
 uint64_t set_confidence(const struct set *s);

@@ -310,10 +310,11 @@ static enum cache_class class_of(void *arg, uint64_t key)
 	return class_now;
 }
 
-static void evicted(void *arg, uint64_t key)
+static void evicted(void *arg, uint64_t key, bool was_unread)
 {
 	(void)arg;
 	(void)key;
+	(void)was_unread;
 	atomic_fetch_add(&evicted_count, 1);
 }
 

@@ -170,13 +170,14 @@ static void set_consumes_each_item_once(void **state)
 static void set_turns_near_the_end(void **state)
 {
 	struct fixture *f = *state;
+	uint64_t left[PREDICTOR_COUNT] = { 0 };
 
 	for (uint32_t i = 0; i < 400; i++)
 		assert_int_equal(set_consume(&f->set, f->a, i, 1), SET_READ);
 	for (uint32_t i = 0; i < 520; i++)
 		assert_int_equal(set_consume(&f->set, f->b, i, 1), SET_READ);
 	assert_int_equal(set_consume(&f->set, f->a, 7, 1), SET_TURNED);
-	set_turn(&f->set, 2);
+	set_turn(&f->set, 2, left);
 	assert_int_equal(f->set.epoch, 1);
 	assert_int_equal(f->set.consumed, 0);
 	assert_int_equal(set_consume(&f->set, f->a, 7, 1), SET_READ);

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "prefetch/follow.h"
+#include <stdlib.h>
+#include <string.h>
+#include "prefetch/set.h"
+
+enum {
+	JOBS_MAX = 12,                 /* asked per epoch: as readers' heads grow long enough */
+	SWEEP_ITEMS = 256,             /* read without an order, before all 2^32 seeds are tried */
+	SWEEP_LEAST = 1000,            /* items of a set that is worth it */
+	SWEEPS_FAILED_MAX = 2,         /* in vain: it is none of torch's */
+	SMALL_BITS = 20, ALL_BITS = 32,
+};
+
+static void order_drop(struct follow *f)
+{
+	order_free(f->order);
+	f->order = NULL;
+}
+
+static void record(struct follow *f, uint32_t item)
+{
+	if (f->seen_count == f->seen_size) {
+		uint32_t size = f->seen_size ? f->seen_size * 2 : 1024;
+		uint32_t *bigger = realloc(f->seen, size * sizeof(*bigger));
+
+		if (!bigger)
+			return;   /* less to replay */
+		f->seen = bigger;
+		f->seen_size = size;
+	}
+	f->seen[f->seen_count++] = item;
+}
+
+static void note_head(struct follow *f, uint32_t item, uint32_t pid)
+{
+	struct recognise_stream *s;
+	uint32_t i;
+
+	for (i = 0; i < f->stream_count && f->stream[i].pid != pid; i++)
+		;
+	if (i == HEADS_MAX)
+		return;
+	s = &f->stream[i];
+	if (i == f->stream_count) {
+		*s = (struct recognise_stream){ .pid = pid };
+		f->stream_count++;
+	}
+	if (s->count < SEARCH_HEAD_MAX)
+		s->item[s->count++] = item;
+}
+
+void follow_saw(struct follow *f, uint32_t item, uint32_t pid)
+{
+	record(f, item);
+	note_head(f, item, pid);
+	if (!f->order)
+		return;
+	order_saw(f->order, item);
+	if (order_is_wrong(f->order)) {
+		order_drop(f);
+		f->jobs = 0;
+	}
+}
+
+static struct recognise_job *job_new(struct follow *f, const struct set *s, bool is_exhaustive)
+{
+	struct recognise_job *job = calloc(1, sizeof(*job));
+
+	if (job)
+		job->unit = calloc(s->unit_count + 1, sizeof(*job->unit));
+	if (!job || !job->unit) {
+		free(job);
+		return NULL;
+	}
+	job->set = s->parent;
+	job->epoch = s->epoch;
+	job->known = f->family;
+	job->is_exhaustive = is_exhaustive;
+	for (size_t i = 0; i < s->unit_count; i++) {
+		const struct unit *u = s->unit[i];
+
+		job->unit[i] = (struct recognise_unit){ u->dir, u->first, u->count, u->base };
+	}
+	job->unit_count = (uint32_t)s->unit_count;
+	memcpy(job->stream, f->stream, f->stream_count * sizeof(f->stream[0]));
+	job->stream_count = f->stream_count;
+	return job;
+}
+
+/* Has a reader's head just become long enough for the next kind of search? */
+static bool has_new_evidence(const struct follow *f, const struct set *s)
+{
+	uint32_t items = (uint32_t)(s->items - s->unfit), few = search_entries_needed(items, 14), more = search_entries_needed(items, 24);
+
+	for (uint32_t i = 0; i < f->stream_count; i++) {
+		if (f->stream[i].count && (f->stream[i].count == few || f->stream[i].count == more))
+			return f->stream[i].item[f->stream[i].count - 1] == f->seen[f->seen_count - 1];
+	}
+	return false;
+}
+
+struct recognise_job *follow_ask(struct follow *f, const struct set *s)
+{
+	if (f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order)))
+		return NULL;
+	if (!f->seen_count) {
+		/* a new epoch of a known family */
+		bool has_guess = f->family.kind != FAMILY_NONE && f->family.kind != FAMILY_LONE_SEED;
+
+		return has_guess ? job_new(f, s, false) : NULL;
+	}
+	if (f->jobs < JOBS_MAX && has_new_evidence(f, s)) {
+		f->jobs++;
+		return job_new(f, s, false);
+	}
+	if (f->seen_count >= SWEEP_ITEMS && !f->sweeps && !f->order && s->items >= SWEEP_LEAST &&
+	    f->sweeps_failed < SWEEPS_FAILED_MAX) {
+		f->sweeps++;
+		return job_new(f, s, true);
+	}
+	return NULL;
+}
+
+/* What was read while the recogniser worked must fit too. */
+static bool fits_what_was_seen(struct order *o, const struct follow *f)
+{
+	for (uint32_t i = 0; i < f->seen_count && !order_is_wrong(o); i++)
+		order_saw(o, f->seen[i]);
+	return !order_is_wrong(o) && (o->right > f->seen_count / 2 || !f->seen_count);
+}
+
+bool follow_install(struct follow *f, struct recognise_job *job)
+{
+	bool is_tried = f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order));
+
+	if (job->is_exhaustive)
+		f->sweeps_failed = job->is_found ? 0 : f->sweeps_failed + 1;
+	if (is_tried || !job->is_found || !fits_what_was_seen(job->order, f))
+		return false;
+	order_drop(f);
+	f->order = job->order;
+	job->order = NULL;
+	f->family = job->family;
+	return true;
+}
+
+static void follow_list(struct follow *f, const uint32_t *list, uint32_t count, enum predictor_id by, const char *text)
+{
+	uint32_t *copy = malloc((size_t)count * sizeof(*copy) + 1);
+
+	if (!copy)
+		return;
+	memcpy(copy, list, (size_t)count * sizeof(*copy));
+	f->order = order_new(copy, count, by, 1, 0, text);
+}
+
+void follow_turn(struct follow *f)
+{
+	order_drop(f);
+	free(f->last);
+	f->last = f->seen;
+	f->last_count = f->seen_count;
+	f->seen = NULL;
+	f->seen_count = f->seen_size = 0;
+	f->stream_count = 0;
+	f->jobs = f->sweeps = 0;
+	if (f->list)
+		follow_list(f, f->list, f->list_count, PREDICTOR_PLAN, "list");
+	else if (f->last_count && (f->family.kind == FAMILY_NONE || f->family.kind == FAMILY_LONE_SEED))
+		follow_list(f, f->last, f->last_count, PREDICTOR_REPLAY, "the epoch before");
+}
+
+struct order *follow_order(const struct follow *f)
+{
+	if (!f->order || (f->order->by == PREDICTOR_REPLAY && !order_is_confirmed(f->order)))
+		return NULL;
+	return f->order;
+}
+
+void follow_plan(struct follow *f, const struct family *family, uint32_t *list, uint32_t list_count)
+{
+	free(f->list);
+	f->list = list;
+	f->list_count = list_count;
+	f->family = family ? *family : (struct family){ .kind = FAMILY_NONE };
+	order_drop(f);
+	if (list)
+		follow_list(f, list, list_count, PREDICTOR_PLAN, "list");
+}
+
+void follow_clear(struct follow *f)
+{
+	order_drop(f);
+	free(f->seen);
+	free(f->last);
+	free(f->list);
+	memset(f, 0, sizeof(*f));
+}

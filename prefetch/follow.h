@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The order a set is read in: records it, has it recognised, follows it, drops it.
+ *
+ *            follow_saw (readers' first items)      follow_install
+ *   unknown -----------------------------> asked -------------------> followed
+ *      ^   \--- follow_turn, last epoch's order ---> on trial -confirmed-^   |
+ *      +-------------- contradicted, or the epoch turned -------------------+
+ *
+ * What follows from a known family (seed + 1, the generator's next word) is
+ * followed at once; last epoch's own order only after it was confirmed. As
+ * every item of a set is wanted in this epoch anyway, a wrong order costs
+ * nothing but the order.
+ *
+ * Locked by the owner.
+ */
+#ifndef HOPPER_PREFETCH_FOLLOW_H
+#define HOPPER_PREFETCH_FOLLOW_H
+
+#include "prefetch/recognise.h"
+
+struct set;
+
+struct follow {
+	struct order *order;              /* owned, or NULL */
+	struct family family;             /* of the last epoch whose order was recognised */
+	struct recognise_stream stream[HEADS_MAX];
+	uint32_t stream_count;
+	uint32_t *seen, *last;            /* item numbers as read in this epoch and the one before; owned */
+	uint32_t seen_count, seen_size, last_count;
+	unsigned jobs, sweeps, sweeps_failed;
+	uint32_t *list;                   /* a plan given as a list; owned, or NULL */
+	uint32_t list_count;
+};
+
+/* Item number @item was read for the first time in this epoch, by @pid. */
+void follow_saw(struct follow *f, uint32_t item, uint32_t pid);
+
+/* A job to be submitted now, or NULL. Owned by the caller. */
+struct recognise_job *follow_ask(struct follow *f, const struct set *s);
+
+/* The recogniser is done. Takes what it wants of @job; returns whether an order is followed now that was not. */
+bool follow_install(struct follow *f, struct recognise_job *job);
+
+/* The epoch ended. */
+void follow_turn(struct follow *f);
+
+/* The order to fetch in, or NULL. */
+struct order *follow_order(const struct follow *f);
+
+/* Follow @family (of epoch @epoch), or the items of @list (owned, taken) in every epoch. */
+void follow_plan(struct follow *f, const struct family *family, uint32_t *list, uint32_t list_count);
+
+void follow_clear(struct follow *f);
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "prefetch/order.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	WINDOW_MAX = 8192, WINDOW_MIN = 64, WINDOW_SHARE = 4,
+	TOLERANCE = 8,            /* one access in so many may be elsewhere */
+	GRACE = 16,               /* ... and so many at first weigh nothing: a wrong order goes after three */
+	CONFIRM = 4,              /* accesses where expected that make it trusted */
+};
+
+struct order *order_new(uint32_t *item, uint32_t count, enum predictor_id by, uint32_t stride, uint32_t start, const char *text)
+{
+	struct order *o = calloc(1, sizeof(*o));
+
+	if (o)
+		o->is_read = calloc((count + 7) / 8 + 1, 1);
+	if (!o || !o->is_read) {
+		free(o);
+		free(item);
+		return NULL;
+	}
+	o->item = item;
+	o->count = count;
+	o->by = by;
+	o->stride = stride > 1 && stride <= ORDER_STRIDE_MAX ? stride : 1;
+	o->residues[start % o->stride / 64] |= 1ULL << start % o->stride % 64;
+	snprintf(o->text, sizeof(o->text), "%s", text);
+	return o;
+}
+
+void order_free(struct order *o)
+{
+	if (!o)
+		return;
+	free(o->item);
+	free(o->is_read);
+	free(o);
+}
+
+static bool is_read(const struct order *o, uint32_t at)
+{
+	return o->is_read[at / 8] >> at % 8 & 1;
+}
+
+static bool is_ours(const struct order *o, uint32_t at)
+{
+	uint32_t residue = at % o->stride;
+
+	return o->residues[residue / 64] >> residue % 64 & 1;
+}
+
+static uint32_t window_of(const struct order *o)
+{
+	uint32_t w = o->count / WINDOW_SHARE;
+
+	return w < WINDOW_MIN ? WINDOW_MIN : w > WINDOW_MAX ? WINDOW_MAX : w;
+}
+
+uint32_t order_next(const struct order *o, uint32_t from)
+{
+	while (from < o->count && (is_read(o, from) || !is_ours(o, from)))
+		from++;
+	return from;
+}
+
+bool order_saw(struct order *o, uint32_t item)
+{
+	uint32_t window = window_of(o), end = o->count - o->front < window ? o->count : o->front + window, at;
+
+	for (at = o->front; at < end && (o->item[at] != item || is_read(o, at)); at++)
+		;
+	if (at == end) {
+		o->wrong++;
+		return false;
+	}
+	o->right++;
+	o->is_read[at / 8] |= (uint8_t)(1 << at % 8);
+	o->residues[at % o->stride / 64] |= 1ULL << at % o->stride % 64;
+	if (at + 1 > o->furthest)
+		o->furthest = at + 1;
+	/* what was left out (a dropped batch, an access that was not seen) must not hold the front back */
+	if (o->furthest > o->front + window / 2)
+		o->front = o->furthest - window / 2;
+	o->front = order_next(o, o->front);
+	return true;
+}
+
+bool order_is_wrong(const struct order *o)
+{
+	return o->wrong * TOLERANCE > o->right + GRACE;
+}
+
+bool order_is_confirmed(const struct order *o)
+{
+	return o->right >= CONFIRM && !order_is_wrong(o);
+}
+
+bool order_is_done(const struct order *o)
+{
+	return o->front >= o->count;
+}
