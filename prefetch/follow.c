@@ -2,15 +2,19 @@
 #include "prefetch/follow.h"
 #include <stdlib.h>
 #include <string.h>
+#include "lib/clock.h"
 #include "prefetch/set.h"
 
 enum {
-	JOBS_MAX = 12,                 /* asked per epoch: as readers' heads grow long enough */
+	JOBS_MAX = 4,                  /* asked per epoch: as readers' heads grow long enough */
+	VAIN_EPOCHS = 3,               /* in which nothing was recognised: then one job is enough */
 	SWEEP_ITEMS = 256,             /* read without an order, before all 2^32 seeds are tried */
 	SWEEP_LEAST = 1000,            /* items of a set that is worth it */
 	SWEEPS_FAILED_MAX = 2,         /* in vain: it is none of torch's */
-	SMALL_BITS = 20, ALL_BITS = 32,
+	MOST_BITS = 24,                /* of the searches but the sweep */
 };
+
+#define SWEEP_AFTER_NS (5 * NSEC_PER_SEC)   /* of an epoch: its first seconds need the processors, and a shorter one no sweep */
 
 static void order_drop(struct follow *f)
 {
@@ -91,16 +95,16 @@ static struct recognise_job *job_new(struct follow *f, const struct set *s, bool
 /* Has a reader's head just become long enough for the next kind of search? */
 static bool has_new_evidence(const struct follow *f, const struct set *s)
 {
-	uint32_t items = (uint32_t)(s->items - s->unfit), few = search_entries_needed(items, 14), more = search_entries_needed(items, 24);
+	uint32_t needed = search_entries_needed((uint32_t)(s->items - s->unfit), MOST_BITS);
 
-	for (uint32_t i = 0; i < f->stream_count; i++) {
-		if (f->stream[i].count && (f->stream[i].count == few || f->stream[i].count == more))
+	for (uint32_t i = 0; i < f->stream_count && needed; i++) {
+		if (f->stream[i].count == needed || f->stream[i].count == needed + 3)
 			return f->stream[i].item[f->stream[i].count - 1] == f->seen[f->seen_count - 1];
 	}
 	return false;
 }
 
-struct recognise_job *follow_ask(struct follow *f, const struct set *s)
+struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t now_ns)
 {
 	if (f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order)))
 		return NULL;
@@ -110,11 +114,12 @@ struct recognise_job *follow_ask(struct follow *f, const struct set *s)
 
 		return has_guess ? job_new(f, s, false) : NULL;
 	}
-	if (f->jobs < JOBS_MAX && has_new_evidence(f, s)) {
+	if (f->jobs < (f->vain_epochs < VAIN_EPOCHS ? JOBS_MAX : 1) && has_new_evidence(f, s)) {
 		f->jobs++;
 		return job_new(f, s, false);
 	}
-	if (f->seen_count >= SWEEP_ITEMS && !f->sweeps && !f->order && s->items >= SWEEP_LEAST &&
+	if (f->seen_count >= SWEEP_ITEMS && now_ns - s->epoch_started_ns > SWEEP_AFTER_NS && !f->sweeps && !f->order &&
+	    s->items >= SWEEP_LEAST &&
 	    f->sweeps_failed < SWEEPS_FAILED_MAX) {
 		f->sweeps++;
 		return job_new(f, s, true);
@@ -157,6 +162,7 @@ static void follow_list(struct follow *f, const uint32_t *list, uint32_t count, 
 
 void follow_turn(struct follow *f)
 {
+	f->vain_epochs = f->order ? 0 : f->vain_epochs + 1;
 	order_drop(f);
 	free(f->last);
 	f->last = f->seen;

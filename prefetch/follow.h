@@ -28,7 +28,7 @@ struct follow {
 	uint32_t stream_count;
 	uint32_t *seen, *last;            /* item numbers as read in this epoch and the one before; owned */
 	uint32_t seen_count, seen_size, last_count;
-	unsigned jobs, sweeps, sweeps_failed;
+	unsigned jobs, sweeps, sweeps_failed, vain_epochs;
 	uint32_t *list;                   /* a plan given as a list; owned, or NULL */
 	uint32_t list_count;
 };
@@ -37,7 +37,7 @@ struct follow {
 void follow_saw(struct follow *f, uint32_t item, uint32_t pid);
 
 /* A job to be submitted now, or NULL. Owned by the caller. */
-struct recognise_job *follow_ask(struct follow *f, const struct set *s);
+struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t now_ns);
 
 /* The recogniser is done. Takes what it wants of @job; returns whether an order is followed now that was not. */
 bool follow_install(struct follow *f, struct recognise_job *job);

@@ -25,6 +25,7 @@
 #include "lib/clock.h"
 #include "lib/lock.h"
 #include "lib/map64.h"
+#include "lib/pool.h"
 #include "lib/stats.h"
 #include "lib/strbuf.h"
 #include "prefetch/governor.h"
@@ -37,12 +38,20 @@
 enum {
 	RANK_PREFETCH = 10,
 	JOIN_OPENS = 4, JOIN_UNITS = 3,     /* when siblings are taken to belong together */
+	LISTERS = 8,
 	RANGES_MAX = 64,
 	RECENT = 64,                        /* an item opened again at once is one access */
 	JSON_MAX = 56 * 1024,               /* an attribute holds 64 KiB */
 };
 
 #define SET_LIVE_NS (600 * NSEC_PER_SEC)    /* a set not read for so long is no pattern */
+
+#define SOON_NS (250 * NSEC_PER_MSEC)       /* between two opens of one sample */
+
+struct recent {
+	uint64_t ino, time_ns;
+	uint32_t pid;
+};
 
 /* One want in flight. */
 struct fetch {
@@ -81,8 +90,9 @@ struct prefetch {
 	struct range *range;
 	size_t range_count;
 	struct streams streams;
+	struct pool *listers;               /* owned: directories listed ahead */
 	struct recogniser *recogniser;      /* owned; NULL with recognise=off */
-	uint64_t recent[RECENT];
+	struct recent recent[RECENT];
 	unsigned recent_at, in_flight;
 	uint64_t in_flight_bytes;
 	bool is_short_of_memory;
@@ -191,6 +201,41 @@ static int sibling_add(void *arg, const char *name, const struct ns_attr *attr)
 	return s->count == sizeof(s->dir) / sizeof(s->dir[0]);
 }
 
+/* A directory that will be read and was not listed yet. */
+struct listing {
+	struct work work;
+	struct prefetch *p;
+	uint64_t set, dir;
+};
+
+static void list_now(struct work *w)
+{
+	struct listing *l = container_of(w, struct listing, work);
+	struct prefetch *p = l->p;
+	struct set *s;
+
+	if (!atomic_load(&p->is_stopping) && !ns_list(p->ns, l->dir, 0)) {
+		lock_acquire(&p->lock);
+		s = map64_get(&p->sets, l->set);
+		if (s)
+			add_directory(p, s, l->dir);
+		lock_release(&p->lock);
+		if (atomic_exchange(&p->is_asleep, false))
+			wake(p);
+	}
+	free(l);
+}
+
+static void list_ahead(struct prefetch *p, uint64_t set, uint64_t dir)
+{
+	struct listing *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return;
+	*l = (struct listing){ { .run = list_now }, p, set, dir };
+	pool_submit(p->listers, &l->work);
+}
+
 /* Several sibling directories are read at once: all that are listed belong to the set. Lock held. */
 static void join_siblings(struct prefetch *p, struct set *s)
 {
@@ -199,8 +244,12 @@ static void join_siblings(struct prefetch *p, struct set *s)
 	if (!found)
 		return;
 	ns_readdir(p->ns, s->parent, NS_ROOT, sibling_add, found);
-	for (size_t i = 0; i < found->count; i++)
-		add_directory(p, s, found->dir[i]);
+	for (size_t i = 0; i < found->count; i++) {
+		if (ns_list(p->ns, found->dir[i], NS_NOWAIT) == -EAGAIN)
+			list_ahead(p, s->parent, found->dir[i]);
+		else
+			add_directory(p, s, found->dir[i]);
+	}
 	free(found);
 	s->is_joined = true;
 }
@@ -217,9 +266,9 @@ static size_t directories_of(const struct set *s)
 /* ---- observations ---- */
 
 /* Have the order recognised, if now is a moment for it. Lock held. */
-static void ask(struct prefetch *p, struct set *s)
+static void ask(struct prefetch *p, struct set *s, uint64_t now_ns)
 {
-	struct recognise_job *job = p->recogniser ? follow_ask(&s->follow, s) : NULL;
+	struct recognise_job *job = p->recogniser ? follow_ask(&s->follow, s, now_ns) : NULL;
 
 	if (job)
 		recogniser_submit(p->recogniser, job);
@@ -234,7 +283,7 @@ static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 		stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left[by] * set_item_bytes(s));
 		stats_add(p->stats, predictor_table[by].wrong, left[by]);
 	}
-	ask(p, s);
+	ask(p, s, now_ns);
 }
 
 /* The recogniser's answer. */
@@ -255,15 +304,17 @@ static void recognised(void *arg, struct recognise_job *job)
 		wake(p);
 }
 
-static bool is_recent(struct prefetch *p, uint64_t ino, uint32_t pid)
+/*
+ * Was it opened by the same reader a moment ago? Such a second open is the
+ * same access; one that comes soon is even when an epoch ended in between.
+ */
+static bool is_same_access(struct prefetch *p, const struct observation *o, bool is_consumed)
 {
-	uint64_t what = ino << 22 ^ pid;   /* a process id has 22 bits */
-
 	for (unsigned i = 0; i < RECENT; i++) {
-		if (p->recent[i] == what)
-			return true;
+		if (p->recent[i].ino == o->ino && p->recent[i].pid == o->pid)
+			return is_consumed || o->time_ns - p->recent[i].time_ns < SOON_NS;
 	}
-	p->recent[p->recent_at++ % RECENT] = what;
+	p->recent[p->recent_at++ % RECENT] = (struct recent){ o->ino, o->time_ns, o->pid };
 	return false;
 }
 
@@ -304,7 +355,7 @@ static void on_open(struct prefetch *p, const struct observation *o)
 		add_directory(p, s, attr.parent);
 		u = unit_of(p, o->ino, &index);
 	}
-	if (!u || (is_recent(p, o->ino, o->pid) && u->item[index] & ITEM_CONSUMED)) {
+	if (!u || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
 		lock_release(&p->lock);
 		return;
 	}
@@ -317,7 +368,7 @@ static void on_open(struct prefetch *p, const struct observation *o)
 	if (event == SET_READ) {
 		consumed(p, u, index, &attr);
 		follow_saw(&s->follow, u->base + index, o->pid);
-		ask(p, s);
+		ask(p, s, o->time_ns);
 	}
 	if (!s->is_joined && s->parent && s->opens >= JOIN_OPENS && directories_of(s) >= JOIN_UNITS)
 		join_siblings(p, s);
@@ -791,6 +842,8 @@ int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struc
 	if (p->wake_fd < 0)
 		rc = -errno;
 	p->advisor = (struct cache_advisor){ class_of, evicted, stored, p };
+	if (!rc)
+		rc = pool_new("list", LISTERS, &p->listers);
 	if (!rc && cfg->recognise && cfg->mode == PREFETCH_AUTO)
 		rc = recogniser_new(p->ns, recognised, p, &p->recogniser);
 	if (!rc)
@@ -811,6 +864,8 @@ void prefetch_stop(struct prefetch *p)
 	pthread_join(p->thread, NULL);
 	recogniser_free(p->recogniser);
 	p->recogniser = NULL;
+	pool_free(p->listers);
+	p->listers = NULL;
 	lock_acquire(&p->lock);
 	while (p->in_flight)
 		lock_wait(&p->lock, &p->idle);
@@ -825,6 +880,7 @@ void prefetch_free(struct prefetch *p)
 	if (!p)
 		return;
 	recogniser_free(p->recogniser);
+	pool_free(p->listers);
 	while ((s = map64_next(&p->sets, &pos, NULL))) {
 		for (size_t i = 0; i < s->unit_count; i++)
 			unit_free(s->unit[i]);

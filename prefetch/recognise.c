@@ -591,6 +591,7 @@ static void *recogniser_thread(void *arg)
 	struct recogniser *r = arg;
 
 	pthread_setname_np(pthread_self(), "recognise");
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
 	lock_acquire(&r->lock);
 	while (!r->is_closing) {
 		struct recognise_job *job;
