@@ -14,6 +14,7 @@ enum {
 	MOST_BITS = 24,                /* of the searches but the sweep */
 };
 
+#define SMALL_AFTER_NS (2 * NSEC_PER_SEC)
 #define SWEEP_AFTER_NS (5 * NSEC_PER_SEC)   /* of an epoch: its first seconds need the processors, and a shorter one no sweep */
 
 static void order_drop(struct follow *f)
@@ -67,7 +68,7 @@ void follow_saw(struct follow *f, uint32_t item, uint32_t pid)
 	}
 }
 
-static struct recognise_job *job_new(struct follow *f, const struct set *s, bool is_exhaustive)
+static struct recognise_job *job_new(struct follow *f, const struct set *s, enum recognise_depth depth)
 {
 	struct recognise_job *job = calloc(1, sizeof(*job));
 
@@ -80,7 +81,7 @@ static struct recognise_job *job_new(struct follow *f, const struct set *s, bool
 	job->set = s->parent;
 	job->epoch = s->epoch;
 	job->known = f->family;
-	job->is_exhaustive = is_exhaustive;
+	job->depth = depth;
 	for (size_t i = 0; i < s->unit_count; i++) {
 		const struct unit *u = s->unit[i];
 
@@ -112,17 +113,21 @@ struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t
 		/* a new epoch of a known family */
 		bool has_guess = f->family.kind != FAMILY_NONE && f->family.kind != FAMILY_LONE_SEED;
 
-		return has_guess ? job_new(f, s, false) : NULL;
+		return has_guess ? job_new(f, s, RECOGNISE_USUAL) : NULL;
 	}
 	if (f->jobs < (f->vain_epochs < VAIN_EPOCHS ? JOBS_MAX : 1) && has_new_evidence(f, s)) {
 		f->jobs++;
-		return job_new(f, s, false);
+		return job_new(f, s, RECOGNISE_USUAL);
 	}
-	if (f->seen_count >= SWEEP_ITEMS && now_ns - s->epoch_started_ns > SWEEP_AFTER_NS && !f->sweeps && !f->order &&
-	    s->items >= SWEEP_LEAST &&
-	    f->sweeps_failed < SWEEPS_FAILED_MAX) {
-		f->sweeps++;
-		return job_new(f, s, true);
+	if (!f->order && f->depth == RECOGNISE_USUAL && now_ns - s->epoch_started_ns > SMALL_AFTER_NS &&
+	    f->vain_epochs < VAIN_EPOCHS) {
+		f->depth = RECOGNISE_SMALL;
+		return job_new(f, s, RECOGNISE_SMALL);
+	}
+	if (!f->order && f->depth == RECOGNISE_SMALL && now_ns - s->epoch_started_ns > SWEEP_AFTER_NS &&
+	    f->seen_count >= SWEEP_ITEMS && s->items >= SWEEP_LEAST && f->sweeps_failed < SWEEPS_FAILED_MAX) {
+		f->depth = RECOGNISE_ALL;
+		return job_new(f, s, RECOGNISE_ALL);
 	}
 	return NULL;
 }
@@ -139,7 +144,7 @@ bool follow_install(struct follow *f, struct recognise_job *job)
 {
 	bool is_tried = f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order));
 
-	if (job->is_exhaustive)
+	if (job->depth == RECOGNISE_ALL)
 		f->sweeps_failed = job->is_found ? 0 : f->sweeps_failed + 1;
 	if (is_tried || !job->is_found || !fits_what_was_seen(job->order, f))
 		return false;
@@ -170,7 +175,8 @@ void follow_turn(struct follow *f)
 	f->seen = NULL;
 	f->seen_count = f->seen_size = 0;
 	f->stream_count = 0;
-	f->jobs = f->sweeps = 0;
+	f->jobs = 0;
+	f->depth = f->vain_epochs < VAIN_EPOCHS ? RECOGNISE_USUAL : RECOGNISE_SMALL;
 	if (f->list)
 		follow_list(f, f->list, f->list_count, PREDICTOR_PLAN, "list");
 	else if (f->last_count && (f->family.kind == FAMILY_NONE || f->family.kind == FAMILY_LONE_SEED))

@@ -28,7 +28,8 @@ struct follow {
 	uint32_t stream_count;
 	uint32_t *seen, *last;            /* item numbers as read in this epoch and the one before; owned */
 	uint32_t seen_count, seen_size, last_count;
-	unsigned jobs, sweeps, sweeps_failed, vain_epochs;
+	unsigned jobs, sweeps_failed, vain_epochs;
+	enum recognise_depth depth;       /* asked for in this epoch */
 	uint32_t *list;                   /* a plan given as a list; owned, or NULL */
 	uint32_t list_count;
 };

@@ -20,11 +20,13 @@
 enum {
 	RANK_RECOGNISE = 15,
 	MAPS = 2,
+	NICE = 5,                      /* of the short searches; the long one is idle */
 	SEARCHERS_MAX = 8,
 	SMALL_BITS = 20,               /* seeds below 2^20 are tried for torch */
+	USUAL_SEEDS = 4096, USUAL_RANK_SEEDS = 64,
 	RANK_SEEDS = 1024, RANKS_MAX = 64,
 	SMALL_N = 20000, SMALL_SEEDS = 1000,   /* whole shuffles: about a second */
-	MAIN_SEEDS = 10000, MAIN_WORDS = 16,
+	MAIN_SEEDS = 10000, MAIN_WORDS = 16, MANY_MAIN_SEEDS = 1 << 18,
 	CUMULATIVE_MAX = 100,          /* epochs */
 	CHUNK_BITS = 24,               /* seeds a searcher takes at a time: half a second */
 };
@@ -410,34 +412,54 @@ static bool try_sequential(struct recogniser *r, struct recognise_job *job, cons
 	return order_make(r, job, &f);
 }
 
-static bool try_torch(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map)
+static bool found_torch(struct recogniser *r, struct recognise_job *job, struct family *f, uint32_t seed)
 {
-	struct family f = { .kind = FAMILY_SEED_PLUS_EPOCH, .shuffle = { .kind = SHUFFLE_TORCH }, .stride = 1, .map = map };
+	f->kind = FAMILY_SEED_PLUS_EPOCH;
+	f->shuffle.seed = seed;
+	return order_make(r, job, f);
+}
+
+static bool found_default(struct recogniser *r, struct recognise_job *job, struct family *f, uint32_t main_seed)
+{
+	f->kind = FAMILY_DEFAULT_GENERATOR;
+	f->main_seed = main_seed;
+	f->shuffle.seed = default_word(main_seed, f->word);
+	return order_make(r, job, f);
+}
+
+/* What most jobs do: the epoch's number or manual_seed(42) and the like. A few milliseconds. */
+static bool try_torch_usual(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map)
+{
+	struct family f = { .shuffle = { .kind = SHUFFLE_TORCH }, .stride = 1, .map = map };
 	uint32_t seed;
 
-	/* the loader's generator: a never seeded one, then small seeds, which have drawn the workers' seed before */
-	if (search_torch(h, 0, 1 << SMALL_BITS, &r->cancel, &seed)) {
-		f.shuffle.seed = seed;
-		return order_make(r, job, &f);
-	}
-	if (search_default_generator(h, MAIN_SEEDS, MAIN_WORDS, &r->cancel, &seed, &f.word)) {
-		f.kind = FAMILY_DEFAULT_GENERATOR;
-		f.main_seed = seed;
-		f.shuffle.seed = default_word(seed, f.word);
-		return order_make(r, job, &f);
-	}
-	f.kind = FAMILY_GENERATOR;
-	f.shuffle.skip = 2;
-	f.shuffle.seed = GENERATOR_UNSEEDED;
+	if (search_torch(h, 0, USUAL_SEEDS, &r->cancel, &seed))
+		return found_torch(r, job, &f, seed);
+	if (search_default_generator(h, USUAL_SEEDS, 4, &r->cancel, &seed, &f.word))
+		return found_default(r, job, &f, seed);
+	if (search_strided(h, USUAL_RANK_SEEDS, RANKS_MAX, &r->cancel, &seed, &f.start, &f.stride))
+		return found_torch(r, job, &f, seed);
+	return false;
+}
+
+static bool try_torch(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map)
+{
+	struct family f = { .shuffle = { SHUFFLE_TORCH, GENERATOR_UNSEEDED, 2 }, .kind = FAMILY_GENERATOR, .stride = 1, .map = map };
+	uint32_t seed;
+
+	/* the loader's generator, which has drawn the workers' seed before: a never seeded one, then small seeds */
 	for (uint64_t s = 0; s <= MAIN_SEEDS; f.shuffle.seed = s++) {
 		if (search_matches(h, (uint32_t)f.shuffle.seed, 2))
 			return order_make(r, job, &f);
 	}
-	f = (struct family){ .kind = FAMILY_SEED_PLUS_EPOCH, .shuffle = { .kind = SHUFFLE_TORCH }, .map = map };
-	if (search_strided(h, RANK_SEEDS, RANKS_MAX, &r->cancel, &seed, &f.start, &f.stride)) {
-		f.shuffle.seed = seed;
-		return order_make(r, job, &f);
-	}
+	f.shuffle.skip = 0;
+	if (search_torch(h, USUAL_SEEDS, (1 << SMALL_BITS) - USUAL_SEEDS, &r->cancel, &seed))
+		return found_torch(r, job, &f, seed);
+	if (search_default_generator(h, MAIN_SEEDS, MAIN_WORDS, &r->cancel, &seed, &f.word) ||
+	    search_default_generator(h, MANY_MAIN_SEEDS, 4, &r->cancel, &seed, &f.word))
+		return found_default(r, job, &f, seed);
+	if (search_strided(h, RANK_SEEDS, RANKS_MAX, &r->cancel, &seed, &f.start, &f.stride))
+		return found_torch(r, job, &f, seed);
 	return false;
 }
 
@@ -577,10 +599,11 @@ static void recognise(struct recogniser *r, struct recognise_job *job)
 		job->known.map = 1;
 	if (job->known.kind != FAMILY_NONE && recognise_next(r, job))
 		return;
-	if (each_head(r, job, 24, try_sequential) || each_head(r, job, SMALL_BITS, try_torch) ||
-	    each_head(r, job, 14, try_lists))
+	if (each_head(r, job, 24, try_sequential) || each_head(r, job, SMALL_BITS, try_torch_usual))
 		return;
-	if (job->is_exhaustive)
+	if (job->depth == RECOGNISE_SMALL && !each_head(r, job, SMALL_BITS, try_torch))
+		each_head(r, job, 14, try_lists);
+	if (job->depth == RECOGNISE_ALL)
 		each_head(r, job, 32, try_all_seeds);
 }
 
@@ -591,7 +614,7 @@ static void *recogniser_thread(void *arg)
 	struct recogniser *r = arg;
 
 	pthread_setname_np(pthread_self(), "recognise");
-	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
 	lock_acquire(&r->lock);
 	while (!r->is_closing) {
 		struct recognise_job *job;

@@ -60,6 +60,9 @@ struct recognise_stream {
 	uint32_t item[SEARCH_HEAD_MAX];
 };
 
+/* Milliseconds for what most jobs do; about a second for step 3; minutes of otherwise idle processors for step 4. */
+enum recognise_depth { RECOGNISE_USUAL, RECOGNISE_SMALL, RECOGNISE_ALL };
+
 struct recognise_job {
 	uint64_t set;                /* the set's key */
 	uint32_t epoch;
@@ -68,7 +71,7 @@ struct recognise_job {
 	struct recognise_stream stream[HEADS_MAX];
 	uint32_t stream_count;
 	struct family known;
-	bool is_exhaustive;          /* step 4 too */
+	enum recognise_depth depth;
 
 	/* the result */
 	bool is_found;
