@@ -49,6 +49,7 @@ enum {
 
 #define COMMIT_GAP_NS (20 * NSEC_PER_MSEC)   /* between commits, so that they are groups */
 #define SYNC_GAP_NS (5 * NSEC_PER_SEC)
+#define WRITEBACK_GAP_NS (250 * NSEC_PER_MSEC)
 #define FS_CHECK_NS NSEC_PER_SEC
 #define PROBE_NS (10 * NSEC_PER_SEC)
 
@@ -181,16 +182,19 @@ static uint64_t record_bytes(const struct record *r)
 	return slot_round(r->stored_len);
 }
 
-/* The index grows while extents are there already: room is kept for its next step. */
+/*
+ * The index grows while extents are there already: room is kept for at least
+ * half a step more, so that a step makes room by what may go and forces nothing out.
+ */
 static uint64_t index_room(struct disk *d)
 {
-	return (atomic_load(&d->index_bytes) | (INDEX_STEP - 1)) + 1;
+	return ((atomic_load(&d->index_bytes) + INDEX_STEP / 2) | (INDEX_STEP - 1)) + 1;
 }
 
-/* Bytes the extents may occupy now. Called with the lock held. */
-static uint64_t limit_now(struct disk *d)
+/* Bytes the extents may occupy beside @index of index. Called with the lock held. */
+static uint64_t limit_beside(struct disk *d, uint64_t index)
 {
-	uint64_t limit = d->limit_bytes ? d->limit_bytes : UINT64_MAX, index = index_room(d);
+	uint64_t limit = d->limit_bytes ? d->limit_bytes : UINT64_MAX;
 	uint64_t now = clock_ns(), fs_room;
 	struct statvfs fs;
 
@@ -201,6 +205,11 @@ static uint64_t limit_now(struct disk *d)
 	limit = limit > index ? limit - index : 0;
 	fs_room = d->used_bytes + (d->fs_free_bytes > d->min_free_bytes ? d->fs_free_bytes - d->min_free_bytes : 0);
 	return limit < fs_room ? limit : fs_room;
+}
+
+static uint64_t limit_now(struct disk *d)
+{
+	return limit_beside(d, index_room(d));
 }
 
 uint64_t disk_reserve(struct disk *d, size_t len)
@@ -249,7 +258,7 @@ uint64_t disk_room(struct disk *d)
 bool disk_is_over(struct disk *d)
 {
 	lock_scope(&d->lock);
-	return d->used_bytes + d->reserved_bytes > limit_now(d);
+	return d->used_bytes + d->reserved_bytes > limit_beside(d, atomic_load(&d->index_bytes));
 }
 
 bool disk_holds(struct disk *d, uint64_t key)
@@ -818,10 +827,27 @@ static void sync_all(struct disk *d)
 	store_sync(d->store);
 }
 
+/* Have the kernel begin to write what is new, so that the sync every SYNC_GAP_NS finds little and stalls nobody. */
+static void start_writeback(struct disk *d)
+{
+	for (unsigned i = 0; i < d->dir_count; i++) {
+		int fd = -1;
+
+		lock_acquire(&d->lock);
+		if (d->dirs[i].segments.open)
+			fd = fcntl(d->dirs[i].segments.open->fd, F_DUPFD_CLOEXEC, 3);
+		lock_release(&d->lock);
+		if (fd < 0)
+			continue;
+		sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+		close(fd);
+	}
+}
+
 static void *committer_thread(void *arg)
 {
 	struct disk *d = arg;
-	uint64_t synced_ns = clock_ns();
+	uint64_t synced_ns = clock_ns(), written_ns = synced_ns;
 	bool is_dirty = false;
 
 	pthread_setname_np(pthread_self(), "committer");
@@ -838,6 +864,12 @@ static void *committer_thread(void *arg)
 			lock_wait_until(&d->lock, &d->changed, synced_ns + SYNC_GAP_NS);
 		} else {
 			lock_wait(&d->lock, &d->changed);
+		}
+		if (is_dirty && clock_ns() >= written_ns + WRITEBACK_GAP_NS) {
+			lock_release(&d->lock);
+			start_writeback(d);
+			lock_acquire(&d->lock);
+			written_ns = clock_ns();
 		}
 		if (is_dirty && clock_ns() >= synced_ns + SYNC_GAP_NS) {
 			is_dirty = false;

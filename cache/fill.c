@@ -233,6 +233,11 @@ static void *alloc_reclaiming(struct cache *c, size_t len, bool for_demand, stru
 	void *p;
 
 	a->has_lost = true;   /* perhaps: answers_give() looks */
+	/* a share is demand's alone, or a burst of writes would leave it nothing but what was staged */
+	while (!for_demand && ram_used_bytes(&c->ram) + len > ram_limit_bytes(&c->ram) / 8 * 7) {
+		if (!reclaim_one(c, &c->cold, false) && !reclaim_one(c, &c->warm, true))
+			return NULL;
+	}
 	while (!(p = ram_alloc(&c->ram, len))) {
 		if (reclaim_one(c, &c->cold, false) || reclaim_one(c, &c->warm, true))
 			continue;

@@ -72,8 +72,12 @@ static int mount_privileged(const struct device_config *cfg, char *msg, size_t m
 		st.st_mode = S_IFDIR;
 	snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u,default_permissions%s",
 		 fd, st.st_mode & S_IFMT, geteuid(), getegid(), cfg->allow_other ? ",allow_other" : "");
-	/* MS_RDONLY: otherwise each read dirties atime, and the next fstat asks for the attributes again */
-	if (mount(cfg->source, cfg->mountpoint, "fuse.hopperfs", MS_RDONLY | MS_NOSUID | MS_NODEV, data)) {
+	/*
+	 * Every change is refused with EROFS here; the kernel's own read-only
+	 * flag would refuse the control attributes too. With ro it is set, and
+	 * saves a GETATTR where fstat follows a read, as reads then leave atime alone.
+	 */
+	if (mount(cfg->source, cfg->mountpoint, "fuse.hopperfs", (cfg->is_read_only ? MS_RDONLY : 0) | MS_NOSUID | MS_NODEV, data)) {
 		rc = -errno;
 		snprintf(msg, msg_size, "mount point %s: %s", cfg->mountpoint, strerror(-rc));
 		return rc;
@@ -101,7 +105,7 @@ static int mount_by_helper(const struct device_config *cfg, char *msg, size_t ms
 	if (!source)
 		return -ENOMEM;
 	source[n] = 0;
-	if (asprintf(&options, "ro,default_permissions,subtype=hopperfs,fsname=%s%s", source,
+	if (asprintf(&options, "%sdefault_permissions,subtype=hopperfs,fsname=%s%s", cfg->is_read_only ? "ro," : "", source,
 		     cfg->allow_other ? ",allow_other" : "") < 0)
 		return -ENOMEM;
 	fuse_opt_add_arg(&args, "hopperfs");

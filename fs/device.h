@@ -13,6 +13,7 @@ struct device_config {
 	const char *source;          /* shown as the mounted device */
 	const char *mountpoint;      /* absolute */
 	bool allow_other;
+	bool is_read_only;           /* for the kernel: control attributes cannot be set then */
 };
 
 /* Returns a descriptor, or negative errno with one line in @msg. A dead mount of ours there is removed first. */

@@ -71,7 +71,8 @@ static int open_data(struct mount *m, char *msg, size_t msg_size)
 static int start(struct mount *m, char *msg, size_t msg_size)
 {
 	struct device_config device = { .source = m->options.origin, .mountpoint = m->options.mountpoint,
-					.allow_other = m->options.allow_other || geteuid() == 0 };
+					.allow_other = m->options.allow_other || geteuid() == 0,
+					.is_read_only = m->options.is_read_only };
 	int rc = stats_new(&m->stats);
 
 	if (!rc)

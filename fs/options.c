@@ -36,7 +36,7 @@ static const struct option_desc {
 
 /* What mount(8) and fstab add for themselves. */
 static const char *const ignored[] = {
-	"ro", "defaults", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "auto", "noauto", "user",
+	"defaults", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "auto", "noauto", "user",
 	"nouser", "users", "owner", "group", "_netdev", "nofail", "atime", "noatime", "relatime",
 	"norelatime", "diratime", "nodiratime", "sync", "async", "default_permissions",
 };
@@ -208,6 +208,7 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 		return rc;
 	case OPTION_timeout: return parse_duration(v, &o->cache.timeout_ns);
 	case OPTION_log: return parse_log(o, v);
+	case OPTION_ro: o->is_read_only = true; return 0;
 	case OPTION_allow_other: case OPTION_allow_root: o->allow_other = true; return 0;
 	case OPTION_rw: case OPTION_mirror: case OPTION_peers: case OPTION_COUNT: break;
 	}

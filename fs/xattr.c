@@ -10,6 +10,8 @@
 #include "config.h"
 #include "fs/fs.h"
 #include "lib/clock.h"
+#include "lib/list.h"
+#include "lib/log.h"
 #include "lib/strbuf.h"
 
 #define PREFIX "user.hopper."
@@ -48,6 +50,8 @@ static char *root_value(struct fs *fs, const char *name)
 	}
 	if (!strcmp(name, "config"))
 		return strdup(fs->config_text);
+	if (!strcmp(name, "plan") && fs->prefetch)
+		return prefetch_plan_text(fs->prefetch);
 	return NULL;
 }
 
@@ -172,14 +176,48 @@ static bool is_owner(fuse_req_t req)
 	return uid == 0 || uid == fs->owner;
 }
 
+/* A plan is made on the pool: it may have to list directories. */
+struct planning {
+	struct work work;
+	fuse_req_t req;
+	struct fs *fs;
+	uint64_t ino;
+	char text[];
+};
+
+static void plan_run(struct work *w)
+{
+	struct planning *g = container_of(w, struct planning, work);
+	char msg[256];
+	int rc = prefetch_plan(g->fs->prefetch, g->ino, g->text, msg, sizeof(msg));
+
+	if (rc)
+		log_warn("user.hopper.plan: %s", *msg ? msg : strerror(-rc));
+	fuse_reply_err(g->req, -rc);
+	free(g);
+}
+
 void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	(void)ino;
-	(void)name;
-	(void)value;
-	(void)size;
+	struct fs *fs = fuse_req_userdata(req);
+	struct planning *g;
+
 	(void)flags;
-	fuse_reply_err(req, is_owner(req) ? EOPNOTSUPP : EPERM);
+	if (!is_owner(req) || strcmp(name, PREFIX "plan") || !fs->prefetch) {
+		fuse_reply_err(req, is_owner(req) ? EOPNOTSUPP : EPERM);
+		return;
+	}
+	g = calloc(1, sizeof(*g) + size + 1);
+	if (!g) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	g->req = req;
+	g->fs = fs;
+	g->ino = ino;
+	memcpy(g->text, value, size);
+	g->work.run = plan_run;
+	pool_submit(fs->pool, &g->work);
 }
 
 void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)

@@ -19,6 +19,10 @@ enum {
 
 static void order_drop(struct follow *f)
 {
+	if (f->order && order_is_confirmed(f->order)) {
+		f->stride = f->order->stride;
+		memcpy(f->residues, f->order->residues, sizeof(f->residues));
+	}
 	order_free(f->order);
 	f->order = NULL;
 }
@@ -151,6 +155,8 @@ bool follow_install(struct follow *f, struct recognise_job *job)
 	order_drop(f);
 	f->order = job->order;
 	job->order = NULL;
+	for (unsigned i = 0; f->order->stride == f->stride && i < ORDER_STRIDE_MAX / 64; i++)
+		f->order->residues[i] |= f->residues[i];
 	f->family = job->family;
 	return true;
 }

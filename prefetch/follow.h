@@ -28,6 +28,8 @@ struct follow {
 	uint32_t stream_count;
 	uint32_t *seen, *last;            /* item numbers as read in this epoch and the one before; owned */
 	uint32_t seen_count, seen_size, last_count;
+	uint32_t stride;                  /* ranks of the last epoch, and which of them read here */
+	uint64_t residues[ORDER_STRIDE_MAX / 64];
 	unsigned jobs, sweeps_failed, vain_epochs;
 	enum recognise_depth depth;       /* asked for in this epoch */
 	uint32_t *list;                   /* a plan given as a list; owned, or NULL */

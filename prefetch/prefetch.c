@@ -16,12 +16,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "cache/cache.h"
+#include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/lock.h"
 #include "lib/map64.h"
@@ -91,6 +93,7 @@ struct prefetch {
 	size_t range_count;
 	struct streams streams;
 	struct pool *listers;               /* owned: directories listed ahead */
+	char *plan_text;                    /* owned, or NULL */
 	struct recogniser *recogniser;      /* owned; NULL with recognise=off */
 	struct recent recent[RECENT];
 	unsigned recent_at, in_flight;
@@ -695,6 +698,147 @@ static void *prefetch_thread(void *arg)
 	return NULL;
 }
 
+/* ---- plans ---- */
+
+/* The set that files below @dir belong to: its class directories', or its own. Lock held. */
+static struct set *set_below(struct prefetch *p, const struct ns_attr *dir, const struct siblings *classes)
+{
+	struct set *s;
+
+	if (!classes->count) {
+		s = set_get(p, dir->ino == NS_ROOT ? 0 : dir->parent);
+		if (s)
+			add_directory(p, s, dir->ino);
+		return s;
+	}
+	s = set_get(p, dir->ino);
+	for (size_t i = 0; s && i < classes->count; i++)
+		add_directory(p, s, classes->dir[i]);
+	if (s)
+		s->is_joined = true;
+	return s;
+}
+
+/* The id behind a path below @dir. Blocks. */
+static int resolve(struct prefetch *p, uint64_t dir, char *path, uint64_t *ret_ino)
+{
+	char *save = NULL;
+	struct ns_attr attr = { .ino = dir };
+	int rc = 0;
+
+	for (char *name = strtok_r(path, "/", &save); name && !rc; name = strtok_r(NULL, "/", &save))
+		rc = ns_lookup(p->ns, attr.ino, name, 0, &attr);
+	*ret_ino = attr.ino;
+	return rc;
+}
+
+/* "list": the items of the lines, in their order. */
+static int plan_list(struct prefetch *p, struct set *s, uint64_t dir, const char *lines, char *msg, size_t msg_size)
+{
+	_cleanup_free_ char *copy = strdup(lines);
+	uint32_t *item = malloc((strlen(lines) / 2 + 1) * sizeof(*item)), count = 0, index;
+	char *save = NULL;
+	int rc = copy && item ? 0 : -ENOMEM;
+
+	for (char *line = copy ? strtok_r(copy, "\n", &save) : NULL; line && !rc; line = strtok_r(NULL, "\n", &save)) {
+		_cleanup_free_ char *path = strdup(line);
+		const struct unit *u = NULL;
+		uint64_t ino;
+
+		if (path && !resolve(p, dir, path, &ino)) {
+			lock_acquire(&p->lock);
+			u = unit_of(p, ino, &index);
+			lock_release(&p->lock);
+		}
+		if (!u || u->set != s) {
+			snprintf(msg, msg_size, "list: '%.100s' is not a file below the directory", line);
+			rc = -EINVAL;
+		} else {
+			item[count++] = u->base + index;
+		}
+	}
+	if (!rc && !count) {
+		snprintf(msg, msg_size, "list: give a path below the directory on each line");
+		rc = -EINVAL;
+	}
+	if (rc) {
+		free(item);
+		return rc;
+	}
+	lock_acquire(&p->lock);
+	follow_plan(&s->follow, NULL, item, count);
+	s->last_ns = clock_ns();
+	lock_release(&p->lock);
+	return 0;
+}
+
+static int plan_apply(struct prefetch *p, uint64_t dir, const char *text, char *msg, size_t msg_size)
+{
+	_cleanup_free_ struct siblings *classes = calloc(1, sizeof(*classes));
+	struct family family = { .kind = FAMILY_NONE };
+	bool is_list = !strncmp(text, "list\n", 5);
+	struct ns_attr attr;
+	struct set *s;
+	int rc = is_list || !strcmp(text, "none") ? 0 : recognise_parse_plan(text, &family, msg, msg_size);
+
+	if (rc)
+		return rc;
+	if (!classes)
+		return -ENOMEM;
+	rc = ns_getattr(p->ns, dir, 0, &attr);
+	if (!rc)
+		rc = ns_list(p->ns, dir, 0);
+	if (!rc)
+		ns_readdir(p->ns, dir, NS_ROOT, sibling_add, classes);
+	for (size_t i = 0; i < classes->count && !rc; i++)
+		rc = ns_list(p->ns, classes->dir[i], 0);
+	if (rc) {
+		snprintf(msg, msg_size, "the directory cannot be listed: %s", strerror(-rc));
+		return rc;
+	}
+	lock_acquire(&p->lock);
+	s = set_below(p, &attr, classes);
+	if (s && !is_list) {
+		family.epoch = s->epoch;
+		follow_plan(&s->follow, &family, NULL, 0);
+		s->last_ns = clock_ns();
+		ask(p, s, s->last_ns);
+	}
+	lock_release(&p->lock);
+	if (!s)
+		return -ENOMEM;
+	return is_list ? plan_list(p, s, dir, text + 5, msg, msg_size) : 0;
+}
+
+int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg, size_t msg_size)
+{
+	int rc;
+
+	*msg = 0;
+	if (!p->recogniser) {
+		snprintf(msg, msg_size, "plans need prefetch=auto and recognise=on");
+		rc = -EOPNOTSUPP;
+	} else {
+		rc = plan_apply(p, dir, text, msg, msg_size);
+	}
+	lock_acquire(&p->lock);
+	free(p->plan_text);
+	p->plan_text = NULL;
+	if (asprintf(&p->plan_text, "%.200s: %s\n", strncmp(text, "list\n", 5) ? text : "list",
+		     rc ? *msg ? msg : strerror(-rc) : "taken") < 0)
+		p->plan_text = NULL;
+	lock_release(&p->lock);
+	if (atomic_exchange(&p->is_asleep, false))
+		wake(p);
+	return rc;
+}
+
+char *prefetch_plan_text(struct prefetch *p)
+{
+	lock_scope(&p->lock);
+	return strdup(p->plan_text ? p->plan_text : "none\n");
+}
+
 /* ---- the cache's questions ---- */
 
 static enum cache_class class_of(void *arg, uint64_t key)
@@ -891,6 +1035,7 @@ void prefetch_free(struct prefetch *p)
 	map64_clear(&p->sets);
 	streams_clear(&p->streams);
 	free(p->range);
+	free(p->plan_text);
 	if (p->wake_fd >= 0)
 		close(p->wake_fd);
 	pthread_cond_destroy(&p->idle);

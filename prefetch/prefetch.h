@@ -11,6 +11,7 @@
 #define HOPPER_PREFETCH_PREFETCH_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct cache;
@@ -62,6 +63,17 @@ void prefetch_free(struct prefetch *p);
 
 /* Any thread; never blocks, never fails. */
 void prefetch_observe(struct prefetch *p, const struct observation *o);
+
+/*
+ * The order in which the files below directory @dir will be read, as the job
+ * tells it: a sampler and its seed (recognise_parse_plan), "list" and one path
+ * below @dir per line, or "none". May block: directories not listed yet are.
+ * 0; -EINVAL with one line in @msg; -EOPNOTSUPP with prefetch= or recognise= off.
+ */
+int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg, size_t msg_size);
+
+/* What was planned last and what came of it; owned by the caller, NULL without memory. */
+char *prefetch_plan_text(struct prefetch *p);
 
 /* Publish gauges, the sets and the forecast to the statistics. */
 void prefetch_publish(struct prefetch *p);

@@ -8,6 +8,7 @@ MOUNT_TESTS = \
 	tests/mount/limits.sh \
 	tests/mount/load.sh \
 	tests/mount/options.sh \
+	tests/mount/order.sh \
 	tests/mount/permissions.sh \
 	tests/mount/reuse.sh \
 	tests/mount/stats.sh \
