@@ -27,14 +27,20 @@ static void order_drop(struct follow *f)
 	f->order = NULL;
 }
 
-static void record(struct follow *f, uint32_t item)
+static void record(struct follow *f, uint32_t item, uint32_t items)
 {
+	if (f->order && f->order->by != PREDICTOR_REPLAY && order_is_confirmed(f->order)) {
+		f->is_partial = true;   /* nothing to replay: this order, or what follows from it, is better */
+		return;
+	}
 	if (f->seen_count == f->seen_size) {
-		uint32_t size = f->seen_size ? f->seen_size * 2 : 1024;
+		uint32_t size = f->seen_size < items ? items : f->seen_size + 1024;
 		uint32_t *bigger = realloc(f->seen, size * sizeof(*bigger));
 
-		if (!bigger)
-			return;   /* less to replay */
+		if (!bigger) {
+			f->is_partial = true;
+			return;
+		}
 		f->seen = bigger;
 		f->seen_size = size;
 	}
@@ -59,9 +65,9 @@ static void note_head(struct follow *f, uint32_t item, uint32_t pid)
 		s->item[s->count++] = item;
 }
 
-void follow_saw(struct follow *f, uint32_t item, uint32_t pid)
+void follow_saw(struct follow *f, uint32_t item, uint32_t items, uint32_t pid)
 {
-	record(f, item);
+	record(f, item, items);
 	note_head(f, item, pid);
 	if (!f->order)
 		return;
@@ -161,32 +167,35 @@ bool follow_install(struct follow *f, struct recognise_job *job)
 	return true;
 }
 
-static void follow_list(struct follow *f, const uint32_t *list, uint32_t count, enum predictor_id by, const char *text)
+static void follow_list(struct follow *f)
 {
-	uint32_t *copy = malloc((size_t)count * sizeof(*copy) + 1);
+	uint32_t *copy = malloc((size_t)f->list_count * sizeof(*copy) + 1);
 
 	if (!copy)
 		return;
-	memcpy(copy, list, (size_t)count * sizeof(*copy));
-	f->order = order_new(copy, count, by, 1, 0, text);
+	memcpy(copy, f->list, (size_t)f->list_count * sizeof(*copy));
+	f->order = order_new(copy, f->list_count, PREDICTOR_PLAN, 1, 0, "list");
 }
 
 void follow_turn(struct follow *f)
 {
+	bool is_guessed = f->family.kind != FAMILY_NONE && f->family.kind != FAMILY_LONE_SEED;
+	uint32_t *last = f->seen, count = f->is_partial || is_guessed ? 0 : f->seen_count;
+
 	f->vain_epochs = f->order ? 0 : f->vain_epochs + 1;
 	order_drop(f);
-	free(f->last);
-	f->last = f->seen;
-	f->last_count = f->seen_count;
 	f->seen = NULL;
 	f->seen_count = f->seen_size = 0;
+	f->is_partial = false;
 	f->stream_count = 0;
 	f->jobs = 0;
 	f->depth = f->vain_epochs < VAIN_EPOCHS ? RECOGNISE_USUAL : RECOGNISE_SMALL;
 	if (f->list)
-		follow_list(f, f->list, f->list_count, PREDICTOR_PLAN, "list");
-	else if (f->last_count && (f->family.kind == FAMILY_NONE || f->family.kind == FAMILY_LONE_SEED))
-		follow_list(f, f->last, f->last_count, PREDICTOR_REPLAY, "the epoch before");
+		follow_list(f);
+	else if (count)
+		f->order = order_new(last, count, PREDICTOR_REPLAY, 1, 0, "the epoch before");
+	if (f->list || !count)
+		free(last);
 }
 
 struct order *follow_order(const struct follow *f)
@@ -204,14 +213,13 @@ void follow_plan(struct follow *f, const struct family *family, uint32_t *list, 
 	f->family = family ? *family : (struct family){ .kind = FAMILY_NONE };
 	order_drop(f);
 	if (list)
-		follow_list(f, list, list_count, PREDICTOR_PLAN, "list");
+		follow_list(f);
 }
 
 void follow_clear(struct follow *f)
 {
 	order_drop(f);
 	free(f->seen);
-	free(f->last);
 	free(f->list);
 	memset(f, 0, sizeof(*f));
 }

@@ -26,8 +26,9 @@ struct follow {
 	struct family family;             /* of the last epoch whose order was recognised */
 	struct recognise_stream stream[HEADS_MAX];
 	uint32_t stream_count;
-	uint32_t *seen, *last;            /* item numbers as read in this epoch and the one before; owned */
-	uint32_t seen_count, seen_size, last_count;
+	uint32_t *seen;                   /* item numbers as read in this epoch, while no order is confirmed; owned */
+	uint32_t seen_count, seen_size;
+	bool is_partial;                  /* not all of this epoch was recorded */
 	uint32_t stride;                  /* ranks of the last epoch, and which of them read here */
 	uint64_t residues[ORDER_STRIDE_MAX / 64];
 	unsigned jobs, sweeps_failed, vain_epochs;
@@ -36,8 +37,8 @@ struct follow {
 	uint32_t list_count;
 };
 
-/* Item number @item was read for the first time in this epoch, by @pid. */
-void follow_saw(struct follow *f, uint32_t item, uint32_t pid);
+/* Item number @item of @items was read for the first time in this epoch, by @pid. */
+void follow_saw(struct follow *f, uint32_t item, uint32_t items, uint32_t pid);
 
 /* A job to be submitted now, or NULL. Owned by the caller. */
 struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t now_ns);

@@ -31,11 +31,15 @@ static void renew(struct governor *g, uint64_t now_ns)
 {
 	if (now_ns - g->epoch_ns < GOVERNOR_MEMORY_NS)
 		return;
+	g->epoch_ns = now_ns;
+	/* nothing was learnt about the link while less was asked of it than it holds */
+	if (!g->has_been_full)
+		return;
+	g->has_been_full = false;
 	g->shortest_ns = g->next_shortest_ns;
 	g->next_shortest_ns = UINT64_MAX;
 	g->rate = g->next_rate;
 	g->next_rate = 0;
-	g->epoch_ns = now_ns;
 }
 
 static void adjust(struct governor *g, double rate)
@@ -43,6 +47,10 @@ static void adjust(struct governor *g, double rate)
 	bool has_grown = rate > g->rate * GROWTH;
 	double holds;
 
+	g->has_been_full |= g->was_full;
+	if (!g->was_full && !has_grown)
+		return;
+	g->was_full = false;
 	if (rate > g->rate)
 		g->rate = rate;
 	if (rate > g->next_rate)
@@ -95,8 +103,10 @@ bool governor_admits(struct governor *g, uint64_t now_ns, unsigned in_flight, ui
 	uint64_t burst;
 
 	*ret_wait_ns = 0;
-	if (in_flight >= g->limit)
+	if (in_flight >= g->limit) {
+		g->was_full = true;
 		return false;
+	}
 	if (!g->bw)
 		return true;
 	burst = g->bw * BURST_NS / NSEC_PER_SEC;

@@ -23,6 +23,7 @@ struct governor {
 	double rate, next_rate;      /* bytes/s: the best round lately */
 	uint64_t sum_ns, bytes, round_ns, round_total;
 	unsigned samples;
+	bool was_full, has_been_full;   /* as many in flight as allowed: in this round; since the last renewal */
 	/* token bucket of origin_bw= */
 	uint64_t bw, tokens, token_ns;
 };

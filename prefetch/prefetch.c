@@ -370,7 +370,7 @@ static void on_open(struct prefetch *p, const struct observation *o)
 	}
 	if (event == SET_READ) {
 		consumed(p, u, index, &attr);
-		follow_saw(&s->follow, u->base + index, o->pid);
+		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
 		ask(p, s, o->time_ns);
 	}
 	if (!s->is_joined && s->parent && s->opens >= JOIN_OPENS && directories_of(s) >= JOIN_UNITS)

@@ -11,3 +11,16 @@ EXTRA_DIST += tests/demo tests/bench/run tests/bench/train.py
 check_PROGRAMS += tests/bench/namespace
 tests_bench_namespace_SOURCES = tests/bench/namespace.c
 tests_bench_namespace_LDADD = $(CACHE_LIBS)
+
+check_PROGRAMS += tests/bench/simulate
+tests_bench_simulate_SOURCES = tests/bench/simulate.c
+tests_bench_simulate_LDADD = libhopper_prefetch.a libhopper_lib.a -lm
+EXTRA_DIST += tests/bench/plot tests/bench/simulate.svg
+
+check_PROGRAMS += tests/bench/permute
+tests_bench_permute_SOURCES = tests/bench/permute.c
+tests_bench_permute_LDADD = libhopper_prefetch.a libhopper_lib.a
+
+check_PROGRAMS += tests/bench/observations
+tests_bench_observations_SOURCES = tests/bench/observations.c
+tests_bench_observations_LDADD = libhopper_prefetch.a $(CACHE_LIBS)

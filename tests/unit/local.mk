@@ -34,3 +34,5 @@ tests_unit_shuffle_SOURCES = tests/unit/shuffle.c
 tests_unit_shuffle_LDADD = $(UNIT_LDADD)
 tests_unit_search_SOURCES = tests/unit/search.c
 tests_unit_search_LDADD = $(UNIT_LDADD)
+TESTS += tests/unit/vectors.sh
+dist_noinst_SCRIPTS += tests/unit/vectors.sh

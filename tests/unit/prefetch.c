@@ -47,7 +47,12 @@ static void queue_keeps_each_producers_order(void **state)
 	}
 	for (int i = 0; i < PRODUCERS; i++)
 		pthread_join(thread[i], NULL);
-	assert_false(observe_pop(&queue, &o));
+	for (; observe_pop(&queue, &o); got++) {
+		assert_true(o.ino > last[o.pid]);
+		last[o.pid] = o.ino;
+	}
+	assert_int_equal(got, atomic_load(&pushed));
+	assert_int_equal(got + atomic_load(&refused), PRODUCERS * EACH);
 	for (int i = 0; i < OBSERVE_SLOTS; i++)
 		assert_true(observe_push(&queue, &o));
 	assert_false(observe_push(&queue, &o));
