@@ -1,4 +1,4 @@
-dist_man_MANS += man/hopperfs.8
+dist_man_MANS += man/hopperfs.8 man/hopperfs-prefetch.7
 nodist_man_MANS = man/hopperfs-stats.7
 EXTRA_DIST += man/stats.awk
 CLEANFILES += man/hopperfs-stats.7

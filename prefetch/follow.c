@@ -129,12 +129,12 @@ struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t
 		f->jobs++;
 		return job_new(f, s, RECOGNISE_USUAL);
 	}
-	if (!f->order && f->depth == RECOGNISE_USUAL && now_ns - s->epoch_started_ns > SMALL_AFTER_NS &&
+	if (!f->order && f->depth == RECOGNISE_USUAL && now_ns > s->epoch_started_ns + SMALL_AFTER_NS &&
 	    f->vain_epochs < VAIN_EPOCHS) {
 		f->depth = RECOGNISE_SMALL;
 		return job_new(f, s, RECOGNISE_SMALL);
 	}
-	if (!f->order && f->depth == RECOGNISE_SMALL && now_ns - s->epoch_started_ns > SWEEP_AFTER_NS &&
+	if (!f->order && f->depth == RECOGNISE_SMALL && now_ns > s->epoch_started_ns + SWEEP_AFTER_NS &&
 	    f->seen_count >= SWEEP_ITEMS && s->items >= SWEEP_LEAST && f->sweeps_failed < SWEEPS_FAILED_MAX) {
 		f->depth = RECOGNISE_ALL;
 		return job_new(f, s, RECOGNISE_ALL);

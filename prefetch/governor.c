@@ -11,6 +11,7 @@ enum {
 };
 
 #define QUEUEING 1.25                       /* times the shortest: requests are waiting for each other */
+#define UNQUEUED 1.05
 #define GROWTH 1.1                          /* of throughput that counts as such */
 #define GOVERNOR_MEMORY_NS (10 * NSEC_PER_SEC)
 #define BURST_NS (100 * NSEC_PER_MSEC)      /* of the token bucket */
@@ -67,6 +68,9 @@ static void adjust(struct governor *g, double rate)
 	if (!g->is_starting) {
 		/* what the link holds: throughput x time without a queue, in requests of this size */
 		holds = g->rate * (double)g->shortest_ns / 1e9 / ((double)g->bytes / g->samples);
+		/* nobody waited for another: there may be more to be had */
+		if ((double)g->sum_ns / g->samples < UNQUEUED * (double)g->shortest_ns && holds < g->limit)
+			holds = g->limit;
 		g->limit = holds < LIMIT_MAX ? (unsigned)holds + EXTRA : LIMIT_MAX;
 	}
 	if (g->limit < LIMIT_MIN)

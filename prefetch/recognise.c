@@ -23,7 +23,7 @@ enum {
 	NICE = 5,                      /* of the short searches; the long one is idle */
 	SEARCHERS_MAX = 8,
 	SMALL_BITS = 20,               /* seeds below 2^20 are tried for torch */
-	USUAL_SEEDS = 4096, USUAL_RANK_SEEDS = 64,
+	USUAL_SEEDS = 4096, USUAL_RANK_SEEDS = 64, USUAL_GENERATORS = 256,
 	RANK_SEEDS = 1024, RANKS_MAX = 64,
 	SMALL_N = 20000, SMALL_SEEDS = 1000,   /* whole shuffles: about a second */
 	MAIN_SEEDS = 10000, MAIN_WORDS = 16, MANY_MAIN_SEEDS = 1 << 18,
@@ -427,6 +427,18 @@ static bool found_default(struct recogniser *r, struct recognise_job *job, struc
 	return order_make(r, job, f);
 }
 
+/* The loader's own generator, which has drawn the workers' seed before: a never seeded one, then small seeds. */
+static bool try_generators(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map, uint32_t seeds)
+{
+	struct family f = { .kind = FAMILY_GENERATOR, .shuffle = { SHUFFLE_TORCH, GENERATOR_UNSEEDED, 2 }, .stride = 1, .map = map };
+
+	for (uint32_t s = 0; s <= seeds && !atomic_load(&r->cancel); f.shuffle.seed = s++) {
+		if (search_matches(h, (uint32_t)f.shuffle.seed, 2))
+			return order_make(r, job, &f);
+	}
+	return false;
+}
+
 /* What most jobs do: the epoch's number or manual_seed(42) and the like. A few milliseconds. */
 static bool try_torch_usual(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map)
 {
@@ -437,6 +449,8 @@ static bool try_torch_usual(struct recogniser *r, struct recognise_job *job, con
 		return found_torch(r, job, &f, seed);
 	if (search_default_generator(h, USUAL_SEEDS, 4, &r->cancel, &seed, &f.word))
 		return found_default(r, job, &f, seed);
+	if (try_generators(r, job, h, map, USUAL_GENERATORS))
+		return true;
 	if (search_strided(h, USUAL_RANK_SEEDS, RANKS_MAX, &r->cancel, &seed, &f.start, &f.stride))
 		return found_torch(r, job, &f, seed);
 	return false;
@@ -444,15 +458,11 @@ static bool try_torch_usual(struct recogniser *r, struct recognise_job *job, con
 
 static bool try_torch(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map)
 {
-	struct family f = { .shuffle = { SHUFFLE_TORCH, GENERATOR_UNSEEDED, 2 }, .kind = FAMILY_GENERATOR, .stride = 1, .map = map };
+	struct family f = { .shuffle = { .kind = SHUFFLE_TORCH }, .stride = 1, .map = map };
 	uint32_t seed;
 
-	/* the loader's generator, which has drawn the workers' seed before: a never seeded one, then small seeds */
-	for (uint64_t s = 0; s <= MAIN_SEEDS; f.shuffle.seed = s++) {
-		if (search_matches(h, (uint32_t)f.shuffle.seed, 2))
-			return order_make(r, job, &f);
-	}
-	f.shuffle.skip = 0;
+	if (try_generators(r, job, h, map, MAIN_SEEDS))
+		return true;
 	if (search_torch(h, USUAL_SEEDS, (1 << SMALL_BITS) - USUAL_SEEDS, &r->cancel, &seed))
 		return found_torch(r, job, &f, seed);
 	if (search_default_generator(h, MAIN_SEEDS, MAIN_WORDS, &r->cancel, &seed, &f.word) ||

@@ -6,7 +6,7 @@ check_PROGRAMS += tests/bench/slowfs
 tests_bench_slowfs_SOURCES = tests/bench/slowfs.c
 tests_bench_slowfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 tests_bench_slowfs_LDADD = $(CACHE_LIBS) $(FUSE_LIBS)
-EXTRA_DIST += tests/demo tests/bench/run tests/bench/train.py
+EXTRA_DIST += tests/demo tests/bench/run tests/bench/loader.py tests/bench/train.py
 
 check_PROGRAMS += tests/bench/namespace
 tests_bench_namespace_SOURCES = tests/bench/namespace.c
