@@ -5,6 +5,7 @@ LAYER_TESTS += \
 	tests/layer/disk \
 	tests/layer/namespace \
 	tests/layer/origin \
+	tests/layer/recognise \
 	tests/layer/store
 endif
 check_PROGRAMS += $(LAYER_TESTS)
@@ -21,3 +22,5 @@ tests_layer_origin_SOURCES = tests/layer/origin.c $(LAYER_SOURCES)
 tests_layer_origin_LDADD = $(UNIT_LDADD)
 tests_layer_store_SOURCES = tests/layer/store.c $(LAYER_SOURCES)
 tests_layer_store_LDADD = $(UNIT_LDADD)
+tests_layer_recognise_SOURCES = tests/layer/recognise.c $(LAYER_SOURCES)
+tests_layer_recognise_LDADD = $(UNIT_LDADD)

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The recogniser over a real namespace: which files the loaders' indices are, which seeds their heads have. */
+#include "prefetch/recognise.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "cache/namespace.h"
+#include "cache/store.h"
+#include "lib/clock.h"
+#include "lib/stats.h"
+#include "tests/layer/layer.h"
+#include "tests/unit/test.h"
+
+enum { CLASSES = 3, EACH = 200, IMAGES = CLASSES * EACH, OTHERS = 5 };
+
+struct fixture {
+	struct stats *stats;
+	struct origin *origin;
+	struct store *store;
+	struct ns *ns;
+	struct recogniser *recogniser;
+	struct waiter waiter;
+	unsigned asked;
+	struct recognise_job *job;                       /* the last answer; owned */
+	struct recognise_unit unit[CLASSES];
+	uint32_t image[IMAGES], all[IMAGES + OTHERS];    /* item numbers by the loader's index */
+	uint32_t n_all;
+};
+
+static void done(void *arg, struct recognise_job *job)
+{
+	struct fixture *f = arg;
+
+	recognise_job_free(f->job);
+	f->job = job;
+	waiter_done(&f->waiter, 0);
+}
+
+struct naming {
+	struct fixture *f;
+	const struct recognise_unit *u;
+	uint32_t images;
+};
+
+static int name_add(void *arg, const char *name, const struct ns_attr *attr)
+{
+	struct naming *n = arg;
+	uint32_t item = n->u->base + (uint32_t)(attr->ino - n->u->first);
+
+	n->f->all[n->f->n_all++] = item;
+	if (strstr(name, ".JPG"))
+		n->f->image[n->images++] = item;
+	return 0;
+}
+
+static int set_up(void **state)
+{
+	static const char *const classes[CLASSES] = { "b", "a", "a.b" };   /* made out of order */
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct ns_config cfg = { .meta_ttl_ns = 3600 * NSEC_PER_SEC };
+	struct waiter waiter = WAITER_INIT;
+	struct naming naming = { .f = f };
+	char name[64], msg[256];
+	uint32_t base = 0;
+	bool was_clean;
+	int fd;
+
+	f->waiter = waiter;
+	scratch_make();
+	for (int c = 0; c < CLASSES; c++) {
+		for (int i = 0; i < EACH; i++) {
+			snprintf(name, sizeof(name), "o/%s/img%04d.JPG", classes[c], (i * 7) % EACH);
+			file_make(name, 1, 1);
+		}
+	}
+	for (int i = 0; i < OTHERS; i++) {
+		snprintf(name, sizeof(name), "o/a/note%d.txt", i);
+		file_make(name, 1, 1);
+	}
+	mkdir(scratch_path("c"), 0700);
+	fd = open(scratch_path("c"), O_RDONLY | O_DIRECTORY);
+	if (stats_new(&f->stats) || origin_open(scratch_path("o"), f->stats, &f->origin, msg, sizeof(msg)) ||
+	    store_open(fd, scratch_path("c"), &f->store, &was_clean, msg, sizeof(msg)) ||
+	    ns_open(f->store, f->origin, &cfg, f->stats, &f->ns) || recogniser_new(f->ns, done, f, &f->recogniser))
+		return 1;
+	close(fd);
+	/* units as the prefetcher met them: b first; the index maps have a, a.b, b */
+	for (int c = 0; c < CLASSES; c++) {
+		struct ns_range range;
+		struct ns_attr dir;
+
+		if (ns_lookup(f->ns, NS_ROOT, classes[c], 0, &dir) || ns_list(f->ns, dir.ino, 0) || ns_ranges(f->ns, dir.ino, &range, 1) != 1)
+			return 1;
+		f->unit[c] = (struct recognise_unit){ dir.ino, range.first, (uint32_t)range.count, base };
+		base += (uint32_t)range.count;
+	}
+	for (int c = 1; c <= CLASSES; c++) {
+		naming.u = &f->unit[c % CLASSES];
+		ns_readdir(f->ns, naming.u->dir, NS_ROOT, name_add, &naming);
+	}
+	*state = f;
+	return naming.images != IMAGES || f->n_all != IMAGES + OTHERS;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	recogniser_free(f->recogniser);
+	recognise_job_free(f->job);
+	ns_close(f->ns);
+	store_close(f->store);
+	origin_close(f->origin);
+	stats_free(f->stats);
+	free(f);
+	scratch_remove();
+	return 0;
+}
+
+/* Ask with reader @pid having opened the entries start, start + stride, ... of @order (or nothing, if NULL). */
+static struct recognise_job *ask(struct fixture *f, const uint32_t *order, uint32_t start, uint32_t stride, uint32_t epoch,
+				 const struct family *known, enum recognise_depth depth)
+{
+	struct recognise_job *job = calloc(1, sizeof(*job));
+
+	job->set = 1;
+	job->epoch = epoch;
+	job->unit = malloc(sizeof(f->unit));
+	memcpy(job->unit, f->unit, sizeof(f->unit));
+	job->unit_count = CLASSES;
+	job->depth = depth;
+	if (known)
+		job->known = *known;
+	if (order) {
+		job->stream_count = 1;
+		job->stream[0] = (struct recognise_stream){ .pid = 7, .count = SEARCH_HEAD_MAX };
+		for (uint32_t k = 0; k < SEARCH_HEAD_MAX; k++)
+			job->stream[0].item[k] = order[start + k * stride];
+	}
+	recogniser_submit(f->recogniser, job);
+	waiter_wait(&f->waiter, ++f->asked);
+	return f->job;
+}
+
+static void shuffled(const uint32_t *map, uint32_t n, enum shuffle_kind kind, uint64_t seed, uint64_t skip, uint32_t *ret)
+{
+	struct shuffle s = { kind, seed, skip };
+
+	memcpy(ret, map, n * sizeof(*ret));
+	shuffle_apply(&s, ret, n);
+}
+
+static void assert_order(const struct recognise_job *job, const uint32_t *order, uint32_t n)
+{
+	assert_true(job->is_found);
+	assert_int_equal(job->order->count, n);
+	assert_memory_equal(job->order->item, order, n * sizeof(*order));
+}
+
+/* manual_seed(42): epoch 0 from its head under the image filter, the epochs after it from nothing. */
+static void the_default_generator_leads_through_all_epochs(void **state)
+{
+	static const uint32_t seeds[] = { 787846414u, 2563451924u, 429389014u };
+	struct fixture *f = *state;
+	uint32_t order[IMAGES];
+	struct family known;
+
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, seeds[0], 0, order);
+	assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL), order, IMAGES);
+	known = f->job->family;
+	assert_int_equal(known.main_seed, 42);
+	for (uint32_t e = 1; e < 3; e++) {
+		shuffled(f->image, IMAGES, SHUFFLE_TORCH, seeds[e], 0, order);
+		assert_order(ask(f, NULL, 0, 1, e, &known, RECOGNISE_USUAL), order, IMAGES);
+	}
+	/* with a validation loader the words are six apart: the head corrects the guess */
+	known.distance = 0;
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 1650906866u, 0, order);   /* of manual_seed(0): no continuation */
+	assert_false(ask(f, order, 0, 1, 1, &known, RECOGNISE_USUAL)->is_found && f->job->family.main_seed == 42);
+}
+
+/* All files, no filter: the other index map. */
+static void lists_of_all_files_are_mapped_too(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t order[IMAGES + OTHERS];
+
+	shuffled(f->all, f->n_all, SHUFFLE_TORCH, 5, 0, order);
+	assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL), order, f->n_all);
+	assert_true(ask(f, f->all, 0, 1, 0, NULL, RECOGNISE_USUAL)->is_found);   /* both maps begin alike */
+	assert_string_equal(f->job->order->text, "sequential");
+}
+
+static void ranks_and_generators_and_lists(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t order[IMAGES];
+	struct family known;
+
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 3, 0, order);
+	assert_order(ask(f, order, 2, 4, 3, NULL, RECOGNISE_USUAL), order, IMAGES);
+	assert_int_equal(f->job->family.stride, 4);
+	known = f->job->family;
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 4, 0, order);
+	assert_order(ask(f, NULL, 0, 1, 4, &known, RECOGNISE_USUAL), order, IMAGES);
+	assert_int_equal(f->job->order->stride, 4);
+
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 67280421310721ULL, 2, order);
+	assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL), order, IMAGES);
+	known = f->job->family;
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 67280421310721ULL, 2 + 2 * IMAGES, order);
+	assert_order(ask(f, NULL, 0, 1, 1, &known, RECOGNISE_USUAL), order, IMAGES);
+	/* persistent workers draw their seed once: the head tells */
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 67280421310721ULL, 2 + 2 * IMAGES - 2, order);
+	assert_order(ask(f, order, 0, 1, 1, &known, RECOGNISE_USUAL), order, IMAGES);
+
+	for (int kind = SHUFFLE_NUMPY_STATE; kind < SHUFFLE_KINDS; kind++) {
+		uint64_t seed = kind >= SHUFFLE_STD ? 524287 : 17;
+
+		shuffled(f->image, IMAGES, (enum shuffle_kind)kind, seed, 0, order);
+		assert_false(ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL)->is_found);
+		assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_SMALL), order, IMAGES);
+	}
+}
+
+/* Accesses with replacement, and shuffles outside the zoo: never recognised. NOISE_RUNS=1000 for the long form. */
+static void noise_is_not_recognised(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t random = 11;
+	uint32_t order[IMAGES];
+	const char *runs = getenv("NOISE_RUNS");
+
+	for (int run = 0; run < (runs ? atoi(runs) : 20); run++) {
+		memcpy(order, f->image, sizeof(order));
+		for (uint32_t i = 0; i + 1 < IMAGES; i++) {
+			uint32_t j = run % 2 ? i + (uint32_t)(test_random(&random) % (IMAGES - i)) : (uint32_t)(test_random(&random) % IMAGES), t = order[i];
+
+			order[i] = order[j];
+			if (run % 2)
+				order[j] = t;
+		}
+		if (ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL)->is_found)
+			fail_msg("run %d was taken for %s", run, f->job->order->text);
+	}
+}
+
+static void plans_are_parsed_strictly(void **state)
+{
+	static const char *const bad[] = {
+		"", "torch", "torch-random", "torch-random seed", "torch-random seed=", "torch-random seed=-1", "torch-random seed=1x",
+		"torch-random seed=1 sed=2", "torch-distributed world=0", "torch-distributed world=2 rank=2", "torch-distributed world=99999",
+		"torch-random seed=1 epoch=99999999", "numpy", "list",
+	};
+	struct fixture *f = *state;
+	struct family family;
+	uint32_t order[IMAGES];
+	char msg[256];
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		*msg = 0;
+		if (recognise_parse_plan(bad[i], &family, msg, sizeof(msg)) != -EINVAL || !*msg || strchr(msg, '\n'))
+			fail_msg("'%s': '%s'", bad[i], msg);
+	}
+	assert_int_equal(recognise_parse_plan("torch-random seed=42 epoch=1", &family, msg, sizeof(msg)), 0);
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 2563451924u, 0, order);
+	assert_order(ask(f, NULL, 0, 1, 0, &family, RECOGNISE_USUAL), order, IMAGES);
+	assert_int_equal(f->job->order->by, PREDICTOR_PLAN);
+	assert_int_equal(recognise_parse_plan("torch-distributed seed=1 epoch=2 world=2 rank=1", &family, msg, sizeof(msg)), 0);
+	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 3, 0, order);
+	assert_order(ask(f, NULL, 0, 1, 0, &family, RECOGNISE_USUAL), order, IMAGES);
+	assert_int_equal(recognise_parse_plan("dali", &family, msg, sizeof(msg)), 0);
+	shuffled(f->image, IMAGES, SHUFFLE_STD, 524287, 0, order);
+	assert_order(ask(f, NULL, 0, 1, 0, &family, RECOGNISE_USUAL), order, IMAGES);
+	/* DALI shuffles on: the next epoch from this one's list, with the next seed */
+	shuffled(order, IMAGES, SHUFFLE_STD, 524288, 0, order);
+	assert_order(ask(f, NULL, 0, 1, 1, &f->job->family, RECOGNISE_USUAL), order, IMAGES);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		CASE(the_default_generator_leads_through_all_epochs),
+		CASE(lists_of_all_files_are_mapped_too),
+		CASE(ranks_and_generators_and_lists),
+		CASE(noise_is_not_recognised),
+		CASE(plans_are_parsed_strictly),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
