@@ -355,6 +355,16 @@ void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count)
 		evict_consumed(c->evict, extent_key(ino, no));
 }
 
+int cache_note_get(struct cache *c, const char *name, void *buf, size_t size, size_t *ret_len)
+{
+	return store_meta_get(c->store, name, buf, size, ret_len);
+}
+
+int cache_note_put(struct cache *c, const char *name, const void *data, size_t len)
+{
+	return store_meta_put(c->store, name, data, len);
+}
+
 void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 {
 	uint64_t consumed = evict_consumed_count(c->evict), room = disk_room(c->disk), limit = disk_limit(c->disk);

@@ -149,6 +149,13 @@ void cache_set_advisor(struct cache *c, const struct cache_advisor *advisor);
 /* The prefetcher says that an object was consumed: its extents go first. Never blocks; may be forgotten under pressure. */
 void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count);
 
+/*
+ * Small named values kept in the index beside the cache, for the prefetcher's memory. Get: 0,
+ * -ENOENT; what exceeds @size is cut off. Put blocks for a commit.
+ */
+int cache_note_get(struct cache *c, const char *name, void *buf, size_t size, size_t *ret_len);
+int cache_note_put(struct cache *c, const char *name, const void *data, size_t len);
+
 /* A measure of origin traffic for the governor. */
 struct cache_flow {
 	unsigned in_flight;          /* fills waiting for the origin */

@@ -11,9 +11,11 @@ enum {
 	SWEEP_ITEMS = 256,             /* read without an order, before all 2^32 seeds are tried */
 	SWEEP_LEAST = 1000,            /* items of a set that is worth it */
 	SWEEPS_FAILED_MAX = 2,         /* in vain: it is none of torch's */
+	HISTORY_MAX = 100,             /* epochs remembered for the next run */
 	MOST_BITS = 24,                /* of the searches but the sweep */
 };
 
+#define SAVED_MAGIC "hopperP1"
 #define SMALL_AFTER_NS (2 * NSEC_PER_SEC)
 #define SWEEP_AFTER_NS (5 * NSEC_PER_SEC)   /* of an epoch: its first seconds need the processors, and a shorter one no sweep */
 
@@ -98,6 +100,8 @@ static struct recognise_job *job_new(struct follow *f, const struct set *s, enum
 		job->unit[i] = (struct recognise_unit){ u->dir, u->first, u->count, u->base };
 	}
 	job->unit_count = (uint32_t)s->unit_count;
+	if (s->epoch < f->past_count && (f->seen_count || f->is_as_past))
+		job->past = f->past[s->epoch];
 	memcpy(job->stream, f->stream, f->stream_count * sizeof(f->stream[0]));
 	job->stream_count = f->stream_count;
 	return job;
@@ -121,7 +125,8 @@ struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t
 		return NULL;
 	if (!f->seen_count) {
 		/* a new epoch of a known family */
-		bool has_guess = f->family.kind != FAMILY_NONE && f->family.kind != FAMILY_LONE_SEED;
+		bool has_guess = (f->family.kind != FAMILY_NONE && f->family.kind != FAMILY_LONE_SEED) ||
+				 (f->is_as_past && s->epoch < f->past_count);
 
 		return has_guess ? job_new(f, s, RECOGNISE_USUAL) : NULL;
 	}
@@ -150,6 +155,66 @@ static bool fits_what_was_seen(struct order *o, const struct follow *f)
 	return !order_is_wrong(o) && (o->right > f->seen_count / 2 || !f->seen_count);
 }
 
+static void remember(struct follow *f, uint32_t epoch)
+{
+	f->is_as_past = epoch < f->past_count && !memcmp(&f->past[epoch].shuffle, &f->family.shuffle, sizeof(f->family.shuffle));
+	if (epoch >= HISTORY_MAX)
+		return;
+	if (epoch >= f->history_count) {
+		struct family *bigger = realloc(f->history, (epoch + 1) * sizeof(*bigger));
+
+		if (!bigger)
+			return;
+		memset(bigger + f->history_count, 0, (epoch + 1 - f->history_count) * sizeof(*bigger));
+		f->history = bigger;
+		f->history_count = epoch + 1;
+	}
+	f->history[epoch] = f->family;
+}
+
+struct saved {
+	char magic[8];
+	uint32_t size, count;      /* of an entry; entries */
+};
+
+void *follow_save(const struct follow *f, size_t *ret_len)
+{
+	struct saved head = { SAVED_MAGIC, sizeof(struct family), f->history_count };
+	size_t bytes = f->history_count * sizeof(struct family);
+	char *data = f->history_count ? malloc(sizeof(head) + bytes) : NULL;
+
+	if (!data)
+		return NULL;
+	memcpy(data, &head, sizeof(head));
+	memcpy(data + sizeof(head), f->history, bytes);
+	*ret_len = sizeof(head) + bytes;
+	return data;
+}
+
+void follow_load(struct follow *f, const void *data, size_t len)
+{
+	struct saved head;
+	size_t bytes;
+
+	if (len < sizeof(head))
+		return;
+	memcpy(&head, data, sizeof(head));
+	bytes = (size_t)head.count * sizeof(struct family);
+	if (memcmp(head.magic, SAVED_MAGIC, sizeof(head.magic)) || head.size != sizeof(struct family) ||
+	    head.count > HISTORY_MAX || len != sizeof(head) + bytes)
+		return;
+	free(f->past);
+	f->past = malloc(bytes + 1);
+	f->past_count = f->past ? head.count : 0;
+	if (f->past)
+		memcpy(f->past, (const char *)data + sizeof(head), bytes);
+	for (uint32_t i = 0; i < f->past_count; i++) {
+		f->past[i].is_told = false;
+		if (!family_is_sane(&f->past[i]))
+			f->past[i].kind = FAMILY_NONE;
+	}
+}
+
 bool follow_install(struct follow *f, struct recognise_job *job)
 {
 	bool is_tried = f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order));
@@ -164,6 +229,7 @@ bool follow_install(struct follow *f, struct recognise_job *job)
 	for (unsigned i = 0; f->order->stride == f->stride && i < ORDER_STRIDE_MAX / 64; i++)
 		f->order->residues[i] |= f->residues[i];
 	f->family = job->family;
+	remember(f, job->epoch);
 	return true;
 }
 
@@ -221,5 +287,7 @@ void follow_clear(struct follow *f)
 	order_drop(f);
 	free(f->seen);
 	free(f->list);
+	free(f->history);
+	free(f->past);
 	memset(f, 0, sizeof(*f));
 }

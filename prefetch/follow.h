@@ -33,6 +33,11 @@ struct follow {
 	uint64_t residues[ORDER_STRIDE_MAX / 64];
 	unsigned jobs, sweeps_failed, vain_epochs;
 	enum recognise_depth depth;       /* asked for in this epoch */
+	struct family *history;           /* of this run's epochs, kind FAMILY_NONE where unknown; owned */
+	uint32_t history_count;
+	struct family *past;              /* of an earlier run's; owned */
+	uint32_t past_count;
+	bool is_as_past;                  /* the last epoch was read as then */
 	uint32_t *list;                   /* a plan given as a list; owned, or NULL */
 	uint32_t list_count;
 };
@@ -54,6 +59,13 @@ struct order *follow_order(const struct follow *f);
 
 /* Follow @family (of epoch @epoch), or the items of @list (owned, taken) in every epoch. */
 void follow_plan(struct follow *f, const struct family *family, uint32_t *list, uint32_t list_count);
+
+/*
+ * What was recognised in the run's epochs, as bytes for a note on disk (owned by the caller, NULL
+ * without any), and back: bytes that are not sane are ignored.
+ */
+void *follow_save(const struct follow *f, size_t *ret_len);
+void follow_load(struct follow *f, const void *data, size_t len);
 
 void follow_clear(struct follow *f);
 

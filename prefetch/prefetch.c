@@ -26,6 +26,7 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/lock.h"
+#include "lib/log.h"
 #include "lib/map64.h"
 #include "lib/pool.h"
 #include "lib/stats.h"
@@ -41,6 +42,7 @@ enum {
 	RANK_PREFETCH = 10,
 	JOIN_OPENS = 4, JOIN_UNITS = 3,     /* when siblings are taken to belong together */
 	LISTERS = 8,
+	NOTE_NAME = 32, NOTE_BYTES = 16384,
 	RANGES_MAX = 64,
 	RECENT = 64,                        /* an item opened again at once is one access */
 	JSON_MAX = 56 * 1024,               /* an attribute holds 64 KiB */
@@ -173,6 +175,23 @@ static void add_directory(struct prefetch *p, struct set *s, uint64_t dir)
 	}
 }
 
+static void note_name(uint64_t set, char *name, size_t size)
+{
+	snprintf(name, size, "orders-%llu", (unsigned long long)set);
+}
+
+/* What an earlier run's epochs were. */
+static void recall(struct prefetch *p, struct set *s)
+{
+	_cleanup_free_ char *note = malloc(NOTE_BYTES);
+	char name[NOTE_NAME];
+	size_t len;
+
+	note_name(s->parent, name, sizeof(name));
+	if (note && p->recogniser && !cache_note_get(p->cache, name, note, NOTE_BYTES, &len))
+		follow_load(&s->follow, note, len);
+}
+
 static struct set *set_get(struct prefetch *p, uint64_t parent)
 {
 	struct set *s = map64_get(&p->sets, parent);
@@ -186,6 +205,7 @@ static struct set *set_get(struct prefetch *p, uint64_t parent)
 	}
 	s->parent = parent;
 	s->epoch_started_ns = clock_ns();
+	recall(p, s);
 	return s;
 }
 
@@ -293,15 +313,23 @@ static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 static void recognised(void *arg, struct recognise_job *job)
 {
 	struct prefetch *p = arg;
+	void *note = NULL;
 	struct set *s;
+	char name[NOTE_NAME];
+	size_t len;
 
 	lock_acquire(&p->lock);
 	s = map64_get(&p->sets, job->set);
 	if (s && s->epoch == job->epoch && follow_install(&s->follow, job)) {
 		s->is_blocked = false;
 		s->order_extent = 0;
+		note = follow_save(&s->follow, &len);
 	}
 	lock_release(&p->lock);
+	note_name(job->set, name, sizeof(name));
+	if (note && cache_note_put(p->cache, name, note, len))
+		log_warn("what was recognised is not remembered for the next run");
+	free(note);
 	recognise_job_free(job);
 	if (atomic_exchange(&p->is_asleep, false))
 		wake(p);
@@ -849,9 +877,11 @@ static enum cache_class class_of(void *arg, uint64_t key)
 
 	lock_scope(&p->lock);
 	u = unit_of(p, extent_key_ino(key), &index);
-	if (!u || !u->set->is_confirmed || clock_ns() - u->set->last_ns > SET_LIVE_NS)
+	if (!u || (!u->set->is_confirmed && !follow_order(&u->set->follow)) || clock_ns() - u->set->last_ns > SET_LIVE_NS)
 		return CACHE_OTHER;
-	return u->item[index] & ITEM_CONSUMED ? CACHE_CONSUMED : CACHE_UNREAD;
+	if (u->item[index] & ITEM_CONSUMED)
+		return CACHE_CONSUMED;
+	return set_is_partial(u->set) ? CACHE_OTHER : CACHE_UNREAD;
 }
 
 static void evicted(void *arg, uint64_t key, bool was_unread)

@@ -33,6 +33,7 @@ enum {
 
 #define GENERATOR_UNSEEDED 67280421310721ULL   /* torch.Generator() */
 #define DALI_SEED 524287
+#define SKIP_MAX (1ULL << 34)
 #define STREAM_WORDS (1ULL << 27)              /* of model initialisation before the loader: ResNet-50 draws 49 M */
 
 /* Seeds people use, besides small numbers. */
@@ -374,15 +375,38 @@ static bool family_fits(struct recogniser *r, const struct recognise_job *job, c
 	return fits;
 }
 
+bool family_is_sane(const struct family *f)
+{
+	return f->kind > FAMILY_NONE && f->kind <= FAMILY_LONE_SEED && f->shuffle.kind < SHUFFLE_KINDS && f->stride &&
+	       f->stride <= ORDER_STRIDE_MAX && f->start < f->stride && f->map < MAPS && f->word <= 2 * STREAM_WORDS &&
+	       f->shuffle.skip <= SKIP_MAX && (f->kind != FAMILY_CUMULATIVE ||
+	       (f->main_seed <= f->shuffle.seed && f->shuffle.seed - f->main_seed < CUMULATIVE_MAX));
+}
+
+static bool has_evidence(const struct recognise_job *job)
+{
+	bool has = false;
+
+	for (uint32_t i = 0; i < job->stream_count; i++)
+		has |= job->stream[i].count >= 3;
+	return has;
+}
+
+/* The same job again: it reads this epoch as it did then. Without evidence only if the epoch before was as then. */
+static bool recognise_past(struct recogniser *r, struct recognise_job *job)
+{
+	if (job->past.kind == FAMILY_NONE || !r->map[job->past.map].n)
+		return false;
+	return (!has_evidence(job) || family_fits(r, job, &job->past)) && order_make(r, job, &job->past);
+}
+
 static bool recognise_next(struct recogniser *r, struct recognise_job *job)
 {
 	uint32_t n = r->map[job->known.map].n;
 	struct family f;
 	uint32_t steps = job->epoch - job->known.epoch;
-	bool has_seen = false;
+	bool has_seen = has_evidence(job);
 
-	for (uint32_t i = 0; i < job->stream_count; i++)
-		has_seen |= job->stream[i].count >= 3;
 	if (!n || (job->known.kind != FAMILY_NONE && steps > 1000))
 		return false;
 	for (unsigned which = 0; family_next(&job->known, steps, n, which, &f); which++) {
@@ -607,7 +631,7 @@ static void recognise(struct recogniser *r, struct recognise_job *job)
 	}
 	if (job->known.is_told && !r->map[job->known.map].n)
 		job->known.map = 1;
-	if (job->known.kind != FAMILY_NONE && recognise_next(r, job))
+	if ((job->known.kind != FAMILY_NONE && recognise_next(r, job)) || recognise_past(r, job))
 		return;
 	if (each_head(r, job, 24, try_sequential) || each_head(r, job, SMALL_BITS, try_torch_usual))
 		return;

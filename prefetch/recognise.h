@@ -64,6 +64,7 @@ struct recognise_stream {
 enum recognise_depth { RECOGNISE_USUAL, RECOGNISE_SMALL, RECOGNISE_ALL };
 
 struct recognise_job {
+	struct family past;          /* what an earlier job read in this epoch, kind FAMILY_NONE if unknown */
 	uint64_t set;                /* the set's key */
 	uint32_t epoch;
 	struct recognise_unit *unit; /* owned */
@@ -84,6 +85,9 @@ int recogniser_new(struct ns *ns, void (*done)(void *arg, struct recognise_job *
 
 /* Calls off what runs, waits, frees. */
 void recogniser_free(struct recogniser *r);
+
+/* Is @f, read from disk, within what this code computes in bounded time? */
+bool family_is_sane(const struct family *f);
 
 /* Takes @job; a job of the same set that waits is replaced, one that runs a step 4 is called off. Never blocks. */
 void recogniser_submit(struct recogniser *r, struct recognise_job *job);

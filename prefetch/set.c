@@ -64,6 +64,7 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 		u->is_exhausted = false;
 		u->cursor = u->extent = 0;
 	}
+	s->partial_items = s->consumed * 10 < (s->items - s->unfit) * 9 ? s->consumed : 0;
 	s->epoch++;
 	s->consumed = s->rereads_in_row = s->staged = 0;
 	s->epoch_started_ns = now_ns;
@@ -114,8 +115,15 @@ enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64
 	return SET_READ;
 }
 
+bool set_is_partial(const struct set *s)
+{
+	return s->partial_items && s->consumed <= s->partial_items + s->partial_items / 10;
+}
+
 uint64_t set_confidence(const struct set *s)
 {
+	if (set_is_partial(s))
+		return 0;
 	if (s->is_confirmed)
 		return UINT64_MAX;
 	return s->opens < SET_START_OPENS ? 0 : FIRST_ITEMS + FACTOR * s->consumed;

@@ -51,6 +51,7 @@ struct set {
 	uint64_t staged;           /* fetched ahead and unread, in flight included */
 	uint64_t staged_bytes;
 	uint64_t bytes_seen, sizes_seen;   /* mean size of an item */
+	uint64_t partial_items;    /* consumed in the last epoch if it was partial, else 0 */
 	uint64_t opens, rereads_in_row;
 	uint32_t epoch;
 	uint64_t epoch_started_ns, last_ns;
@@ -84,6 +85,12 @@ static inline bool item_is_missing(uint8_t flags)
 {
 	return !(flags & (ITEM_CONSUMED | ITEM_RESIDENT | ITEM_UNFIT | ITEM_IN_FLIGHT));
 }
+
+/*
+ * The last epoch read less than nine tenths (a subset, one node's share), and
+ * this one has not gone beyond it: what is unread may well stay so.
+ */
+bool set_is_partial(const struct set *s);
 
 /* How many items may be fetched ahead and unread: grows with what was consumed. */
 uint64_t set_confidence(const struct set *s);

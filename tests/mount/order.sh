@@ -87,7 +87,7 @@ PY
 
 run() {
 	case=$1
-	rm -rf --one-file-system "$cache"
+	[ -n "${again:-}" ] || rm -rf --one-file-system "$cache"
 	start "$slow" "$half${3:+,$3}"
 	[ -z "${plan:-}" ] || setfattr -n user.hopper.plan -v "$plan" "$mnt" || fail "plan: $plan"
 	read_epochs "$1" "$2" >"$scratch/out" 2>"$scratch/err" || { cat "$scratch/err"; fail "$1"; }
@@ -111,6 +111,11 @@ run same 3
 expect '"numpy" not in e[2]["recognised"]' 'e[2]["by"]["replay"] + e[2]["by"]["sampler"] > 0' 'e[2]["missed"] + e[2]["joined"] <= 0.03 * files'
 run numpy 3
 expect '"numpy RandomState seed" in e[2]["recognised"]' 'e[2]["missed"] + e[2]["joined"] <= 0.03 * files'
+# the same job again, on the cache it left: known from its first files on
+again=1
+run numpy 2
+expect 'e[0]["by"]["sampler"] > 0.3 * files' "$few" 'e[0]["origin"] <= 0.6 * data' 'all(x["missed"] + x["joined"] <= 0.03 * files for x in e)'
+again=
 plan="torch-random seed=42"
 run random:4 2
 expect 'all(x["predictor"] == "plan" for x in e)' 'e[0]["by"]["plan"] > 0.4 * files' "$known" 'e[0]["missed"] + e[0]["joined"] <= 0.05 * files'

@@ -192,6 +192,7 @@ static void set_turns_near_the_end(void **state)
 static void set_turns_after_a_run_of_rereads(void **state)
 {
 	struct fixture *f = *state;
+	uint64_t left[PREDICTOR_COUNT] = { 0 };
 
 	for (uint32_t i = 0; i < 100; i++)
 		set_consume(&f->set, f->a, i, 1);
@@ -201,6 +202,17 @@ static void set_turns_after_a_run_of_rereads(void **state)
 	for (uint32_t i = 0; i < REREADS_MAX; i++)
 		assert_int_equal(set_consume(&f->set, f->a, i, 1), SET_REREAD);
 	assert_int_equal(set_consume(&f->set, f->a, 0, 1), SET_TURNED);
+	/* a subset was read: no more is fetched ahead until this epoch goes beyond it */
+	set_turn(&f->set, 2, left);
+	for (uint32_t i = 0; i < 101; i++) {
+		set_consume(&f->set, f->a, i, 3);
+		assert_true(set_is_partial(&f->set));
+		assert_int_equal(set_confidence(&f->set), 0);
+	}
+	for (uint32_t i = 0; i < 20; i++)
+		set_consume(&f->set, f->b, i, 3);
+	assert_false(set_is_partial(&f->set));
+	assert_true(set_confidence(&f->set) > 0);
 }
 
 static void set_names_every_missing_item_once(void **state)
