@@ -14,7 +14,7 @@ tests_bench_namespace_LDADD = $(CACHE_LIBS)
 
 check_PROGRAMS += tests/bench/simulate
 tests_bench_simulate_SOURCES = tests/bench/simulate.c
-tests_bench_simulate_LDADD = libhopper_prefetch.a libhopper_lib.a -lm
+tests_bench_simulate_LDADD = libhopper_prefetch.a $(CACHE_LIBS) -lm
 EXTRA_DIST += tests/bench/plot tests/bench/simulate.svg
 
 check_PROGRAMS += tests/bench/permute
