@@ -103,6 +103,7 @@ struct disk {
 	uint64_t used_bytes, reserved_bytes, objects, changes;
 	uint64_t fs_free_bytes, fs_checked_ns;
 	unsigned in_flight;            /* io between submit and done */
+	unsigned whole_writes;         /* of these, writes into files of whole objects, from before the file is opened */
 	unsigned errors_in_row;
 	uint64_t probe_ns;             /* when down: next write allowed */
 	bool is_closing;
@@ -321,12 +322,15 @@ static void punch(struct disk *d, uint64_t key, const struct record *r, int segm
 		log_warn("cache disk: cannot free space: %s", strerror(errno));
 	if (r->kind == KIND_PACKED)
 		return;
-	if (!fstat(fd, &st) && st.st_blocks == 0) {
+	/* an extent on its way into this file has no blocks yet: then the empty file stays, until the next start sweeps it */
+	lock_acquire(&d->lock);
+	if (!d->whole_writes && !fstat(fd, &st) && st.st_blocks == 0) {
 		char name[64];
 
 		object_name(key, r->version, name, sizeof(name));
 		unlinkat(dir->objects_fd, name, 0);
 	}
+	lock_release(&d->lock);
 	close(fd);
 }
 
@@ -622,6 +626,7 @@ static int write_publish(struct transfer *t)
 	int had, rc;
 
 	lock_scope(&d->lock);
+	d->whole_writes -= t->record.kind == KIND_WHOLE;
 	d->reserved_bytes -= t->io->reserved;
 	d->used_bytes += record_bytes(&t->record);
 	d->objects++;
@@ -649,6 +654,7 @@ static void write_abandon(struct transfer *t)
 	struct disk *d = t->disk;
 
 	lock_scope(&d->lock);
+	d->whole_writes -= t->record.kind == KIND_WHOLE;
 	d->reserved_bytes -= t->io->reserved;
 	if (t->segment)
 		t->segment->live_bytes -= record_bytes(&t->record);
@@ -680,6 +686,9 @@ static int write_place(struct transfer *t)
 
 	r->dir = (uint8_t)(map64_mix(extent_key_ino(t->io->key)) % d->dir_count);
 	if (r->kind == KIND_WHOLE) {
+		lock_acquire(&d->lock);
+		d->whole_writes++;
+		lock_release(&d->lock);
 		t->fd = object_open(&d->dirs[r->dir], t->io->key, r->version, true);
 		return t->fd < 0 ? t->fd : 0;
 	}

@@ -165,6 +165,59 @@ static void the_limit_is_hard(void **state)
 	stop(f);
 }
 
+/* One extent of @ino's 3-MiB file, from a buffer of its own. */
+static int put_extent(struct fixture *f, uint64_t ino, uint32_t no, void *buf)
+{
+	struct waiter w = WAITER_INIT;
+	struct disk_io io = { .key = extent_key(ino, no), .version = 1, .object_bytes = 3 << 20, .buf = buf, .len = 1 << 20,
+			      .done = done, .arg = &w, .reserved = disk_reserve(f->disk, 1 << 20) };
+
+	disk_write(f->disk, &io);
+	return waiter_wait(&w, 1);
+}
+
+static void *churn(void *arg)
+{
+	struct fixture *f = arg;
+	void *buf = aligned_alloc(4096, 1 << 20);
+
+	memset(buf, 7, 1 << 20);
+	for (int i = 0; i < 300; i++) {
+		put_extent(f, 50, 1, buf);
+		disk_drop(f->disk, extent_key(50, 1));
+	}
+	free(buf);
+	return NULL;
+}
+
+/* The last extent of a whole object leaves while another comes: that one is not lost with the emptied file. */
+static void an_extent_survives_its_neighbours_end(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t thread;
+
+	start(f, 0, DISK_CODEC_OFF);
+	assert_int_equal(pthread_create(&thread, NULL, churn, f), 0);
+	for (unsigned i = 0; i < 300; i++) {
+		for (size_t k = 0; k < 1 << 20; k += 512)
+			((uint8_t *)f->buf)[k] = (uint8_t)i;
+		assert_int_equal(put_extent(f, 50, 0, f->buf), 0);
+		memset(f->buf, 0xee, 1 << 20);
+		{
+			struct waiter w = WAITER_INIT;
+			struct disk_io io = { .key = extent_key(50, 0), .version = 1, .object_bytes = 3 << 20, .buf = f->buf,
+					      .len = 1 << 20, .done = done, .arg = &w };
+
+			disk_read(f->disk, &io);
+			assert_int_equal(waiter_wait(&w, 1), 0);
+		}
+		disk_drop(f->disk, extent_key(50, 0));
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(stats_read(f->stats, STAT_DISK_CORRUPT), 0);
+	stop(f);
+}
+
 static int damage_mode;
 
 static int damage(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -276,6 +329,7 @@ int main(void)
 		CASE(what_is_written_is_read_back),
 		CASE(space_is_given_back),
 		CASE(the_limit_is_hard),
+		CASE(an_extent_survives_its_neighbours_end),
 		CASE(damage_is_never_served),
 		CASE(transfers_are_whole),
 	};
