@@ -75,6 +75,7 @@ void follow_saw(struct follow *f, uint32_t item, uint32_t items, uint32_t pid)
 		return;
 	order_saw(f->order, item);
 	if (order_is_wrong(f->order)) {
+		f->has_replayed = false;
 		order_drop(f);
 		f->jobs = 0;
 	}
@@ -249,6 +250,7 @@ void follow_turn(struct follow *f)
 	uint32_t *last = f->seen, count = f->is_partial || is_guessed ? 0 : f->seen_count;
 
 	f->vain_epochs = f->order ? 0 : f->vain_epochs + 1;
+	f->has_replayed = f->order && f->order->by == PREDICTOR_REPLAY && order_is_confirmed(f->order);
 	order_drop(f);
 	f->seen = NULL;
 	f->seen_count = f->seen_size = 0;
@@ -266,7 +268,7 @@ void follow_turn(struct follow *f)
 
 struct order *follow_order(const struct follow *f)
 {
-	if (!f->order || (f->order->by == PREDICTOR_REPLAY && !order_is_confirmed(f->order)))
+	if (!f->order || (f->order->by == PREDICTOR_REPLAY && !f->has_replayed && !order_is_confirmed(f->order)))
 		return NULL;
 	return f->order;
 }

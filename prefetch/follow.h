@@ -31,6 +31,7 @@ struct follow {
 	bool is_partial;                  /* not all of this epoch was recorded */
 	uint32_t stride;                  /* ranks of the last epoch, and which of them read here */
 	uint64_t residues[ORDER_STRIDE_MAX / 64];
+	bool has_replayed;                /* the last epoch went as the one before it: so will this, as long as it does */
 	unsigned jobs, sweeps_failed, vain_epochs;
 	enum recognise_depth depth;       /* asked for in this epoch */
 	struct family *history;           /* of this run's epochs, kind FAMILY_NONE where unknown; owned */

@@ -881,7 +881,8 @@ static enum cache_class class_of(void *arg, uint64_t key)
 		return CACHE_OTHER;
 	if (u->item[index] & ITEM_CONSUMED)
 		return CACHE_CONSUMED;
-	return set_is_partial(u->set) ? CACHE_OTHER : CACHE_UNREAD;
+	/* what was fetched ahead stays until it is read, or it would be fetched again */
+	return set_is_partial(u->set) && !(u->item[index] & ITEM_STAGED) ? CACHE_OTHER : CACHE_UNREAD;
 }
 
 static void evicted(void *arg, uint64_t key, bool was_unread)

@@ -31,6 +31,7 @@ struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t 
 	u->base = (uint32_t)s->items;
 	s->unit[s->unit_count++] = u;
 	s->items += count;
+	s->has_grown = true;
 	return u;
 }
 
@@ -64,7 +65,8 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 		u->is_exhausted = false;
 		u->cursor = u->extent = 0;
 	}
-	s->partial_items = s->consumed * 10 < (s->items - s->unfit) * 9 ? s->consumed : 0;
+	s->partial_items = !s->has_grown && s->consumed * 10 < (s->items - s->unfit) * 9 ? s->consumed : 0;
+	s->has_grown = false;
 	s->epoch++;
 	s->consumed = s->rereads_in_row = s->staged = 0;
 	s->epoch_started_ns = now_ns;

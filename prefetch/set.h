@@ -61,6 +61,7 @@ struct set {
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
 	bool is_blocked;           /* the cache is full of what is unread */
+	bool has_grown;            /* in this epoch, so what it covers says nothing of the next */
 };
 
 enum { SET_START_OPENS = 4, REREADS_MAX = 16 };
@@ -87,8 +88,9 @@ static inline bool item_is_missing(uint8_t flags)
 }
 
 /*
- * The last epoch read less than nine tenths (a subset, one node's share), and
- * this one has not gone beyond it: what is unread may well stay so.
+ * The last epoch read less than nine tenths (a subset, one node's share) of a
+ * set that was all known by then, and this one has not gone beyond it: what
+ * is unread may well stay so.
  */
 bool set_is_partial(const struct set *s);
 

@@ -194,6 +194,10 @@ static void set_turns_after_a_run_of_rereads(void **state)
 	struct fixture *f = *state;
 	uint64_t left[PREDICTOR_COUNT] = { 0 };
 
+	/* a set that grew in an epoch was not all there to be read */
+	set_consume(&f->set, f->a, 0, 1);
+	set_turn(&f->set, 1, left);
+	assert_false(set_is_partial(&f->set));
 	for (uint32_t i = 0; i < 100; i++)
 		set_consume(&f->set, f->a, i, 1);
 	for (uint32_t i = 0; i < REREADS_MAX; i++)
