@@ -21,18 +21,46 @@ _Static_assert(sizeof(struct want_state) <= sizeof(((struct cache_want *)0)->pri
 
 /* ---- reading ---- */
 
-/* Attach one part to its extent, making it if need be. Called with the lock held. */
-static void part_attach(struct cache *c, struct part *p, struct answers *a)
+/* Should what is missing here be fetched as a piece? Lock held. */
+static bool wants_piece(struct cache *c, uint64_t ino, uint64_t key, const struct ns_attr *attr)
+{
+	return map64_get(&c->by_records, ino) && disk_room(c->disk) < EXTENT_BYTES &&
+	       !disk_has(c->disk, key, version_hash(&attr->version));
+}
+
+/*
+ * The extent or piece with all of the part's bytes, made if need be. Sets the part's
+ * offset within it. Lock held. NULL without memory.
+ */
+static struct extent *part_extent(struct cache *c, struct part *p, uint64_t start, bool *ret_is_new)
+{
+	const struct ns_attr *attr = &p->read->attr;
+	uint64_t key = extent_key(attr->ino, (uint32_t)(start / EXTENT_BYTES));
+	struct extent *x = map64_get(&c->extents, key);
+
+	*ret_is_new = false;
+	p->offset = (uint32_t)(start % EXTENT_BYTES);
+	if (x)
+		return x;
+	x = piece_find(&c->pieces, attr->ino, start, p->len);
+	if (x && version_hash(&x->attr.version) == version_hash(&attr->version)) {
+		p->offset = (uint32_t)(start - x->start);
+		return x;
+	}
+	*ret_is_new = true;
+	if (!wants_piece(c, attr->ino, key, attr))
+		return extent_new(c, key, attr);
+	p->offset = 0;
+	return extent_new_piece(c, attr, start, p->len);
+}
+
+/* Attach one part to its extent. Called with the lock held. */
+static void part_attach(struct cache *c, struct part *p, uint64_t start, struct answers *a)
 {
 	struct cache_read *r = p->read;
-	uint32_t no = (uint32_t)((r->offset + (p == ((struct read_state *)r->priv)->part ? 0 :
-				  ((struct read_state *)r->priv)->part[0].len)) / EXTENT_BYTES);
-	uint64_t key = extent_key(r->attr.ino, no);
-	struct extent *x = map64_get(&c->extents, key);
-	bool is_new = !x;
+	bool is_new;
+	struct extent *x = part_extent(c, p, start, &is_new);
 
-	if (is_new)
-		x = extent_new(c, key, &r->attr);
 	if (!x) {
 		fill_part_done(p, -ENOMEM, a);
 		return;
@@ -51,8 +79,8 @@ static void part_attach(struct cache *c, struct part *p, struct answers *a)
 	x->deadline_ns = clock_ns() + c->timeout_ns;
 	if (!is_new) {
 		stats_inc(c->stats, STAT_READS_JOINED);
-		r->is_miss |= x->has_store_behind;
-		if (list_is_empty(&x->waiters) && x->has_store_behind)
+		r->is_miss |= x->is_from_origin;
+		if (list_is_empty(&x->waiters) && x->is_from_origin)
 			c->demand_in_flight++;
 		list_for_each(n, &x->wants)
 			container_of(n, struct want_state, link)->want->was_demanded = true;
@@ -80,17 +108,19 @@ void cache_read(struct cache *c, struct cache_read *r)
 	for (size_t left = r->len; left; s->part_count++) {
 		struct part *p = &s->part[s->part_count];
 
+		size_t in_extent = EXTENT_BYTES - offset % EXTENT_BYTES;
+
 		p->read = r;
-		p->offset = (uint32_t)(offset % EXTENT_BYTES);
-		p->len = (uint32_t)(left < EXTENT_BYTES - p->offset ? left : EXTENT_BYTES - p->offset);
+		p->len = (uint32_t)(left < in_extent ? left : in_extent);
 		offset += p->len;
 		left -= p->len;
 	}
 	s->pending = s->part_count;
 	answers_init(&a);
 	lock_acquire(&c->lock);
-	for (int i = 0; i < s->part_count; i++)
-		part_attach(c, &s->part[i], &a);
+	offset = r->offset;
+	for (int i = 0; i < s->part_count; offset += s->part[i++].len)
+		part_attach(c, &s->part[i], offset, &a);
 	lock_release(&c->lock);
 	answers_give(c, &a);
 }
@@ -124,11 +154,14 @@ static bool want_join(struct cache *c, struct cache_want *w, bool *ret_ready)
 	struct extent *x = map64_get(&c->extents, w->key);
 	struct want_state *s = (struct want_state *)w->priv;
 
+	if (!x && w->piece_len)
+		x = piece_find(&c->pieces, extent_key_ino(w->key), w->piece_start, w->piece_len);
 	*ret_ready = x && x->state == EXTENT_READY;
 	if (!x || *ret_ready)
 		return x != NULL;
 	if (!list_is_empty(&x->waiters))
 		w->was_demanded = true;
+	s->has_joined = true;
 	list_push_back(&x->wants, &s->link);
 	return true;
 }
@@ -146,64 +179,106 @@ static uint64_t reserve_evicting(struct cache *c, uint32_t len)
 	return reserved;
 }
 
+/* The extent or piece that is wanted, with memory and its fill queued in @a; NULL without. Lock held. */
+static struct extent *want_extent(struct cache *c, const struct cache_want *w, const struct ns_attr *attr, struct answers *a)
+{
+	struct extent *x;
+
+	if (c->is_closing)
+		return NULL;
+	x = w->piece_len ? extent_new_piece(c, attr, w->piece_start, w->piece_len) : extent_new(c, w->key, attr);
+	if (!x)
+		return NULL;
+	x->is_staged = true;
+	fill_try_memory(c, x, false, a);
+	if (x->state != EXTENT_WAITING_MEMORY)
+		return x;
+	extent_forget(c, x);   /* a prefetch does not queue for memory */
+	return NULL;
+}
+
+/* A new fill for @w, with @reserved bytes on disk or in memory alone. Lock held. Returns 0, -ENOSPC or -EAGAIN. */
+static int want_start(struct cache *c, struct cache_want *w, const struct ns_attr *attr, uint64_t reserved, struct answers *a)
+{
+	struct want_state *s = (struct want_state *)w->priv;
+	struct extent *x;
+
+	if (!reserved && c->ram_only_bytes >= ram_limit_bytes(&c->ram) / 2)
+		return -ENOSPC;
+	x = want_extent(c, w, attr, a);
+	if (!x)
+		return reserved ? -EAGAIN : -ENOSPC;
+	x->reserved = reserved;
+	x->is_ram_only = !reserved;
+	c->ram_only_bytes += reserved ? 0 : x->len;
+	list_push_back(&x->wants, &s->link);
+	return 0;
+}
+
 void cache_want(struct cache *c, struct cache_want *w)
 {
 	struct want_state *s = (struct want_state *)w->priv;
 	struct ns_attr attr;
-	struct extent *x;
 	struct answers a;
 	uint64_t reserved;
-	bool is_ready;
+	bool is_ready, is_settled;
 	int rc = ns_getattr(c->ns, extent_key_ino(w->key), NS_NOCHECK | NS_NOWAIT, &attr);
 
-	s->want = w;
+	*s = (struct want_state){ .want = w };
 	answers_init(&a);
-	if (!rc && !extent_len(&attr, extent_key_no(w->key)))
+	if (!rc && (!extent_len(&attr, extent_key_no(w->key)) || w->piece_start + w->piece_len > attr.version.size))
 		rc = -ENOENT;
 	if (rc || disk_has(c->disk, w->key, version_hash(&attr.version))) {
 		want_done(w, rc);
 		return;
 	}
-	reserved = reserve_evicting(c, extent_len(&attr, extent_key_no(w->key)));
+	reserved = w->piece_len ? 0 : reserve_evicting(c, extent_len(&attr, extent_key_no(w->key)));
 	lock_acquire(&c->lock);
-	if (!reserved && c->ram_only_bytes >= ram_limit_bytes(&c->ram) / 2) {
-		lock_release(&c->lock);
-		want_done(w, -ENOSPC);
-		return;
-	}
-	if (want_join(c, w, &is_ready)) {
-		lock_release(&c->lock);
-		if (reserved)
-			disk_unreserve(c->disk, reserved);
-		if (is_ready)
-			want_done(w, 0);
-		return;
-	}
-	x = c->is_closing ? NULL : extent_new(c, w->key, &attr);
-	if (x) {
-		x->reserved = reserved;
-		x->is_staged = true;
-		fill_try_memory(c, x, false, &a);
-		if (x->state == EXTENT_WAITING_MEMORY) {
-			/* a prefetch does not queue for memory */
-			list_remove(&x->queue);
-			map64_remove(&c->extents, x->key);
-			c->busy--;
-			free(x);
-			x = NULL;
-		} else {
-			list_push_back(&x->wants, &s->link);
-			x->is_ram_only = !reserved;
-			c->ram_only_bytes += reserved ? 0 : x->len;
-		}
-	}
+	is_settled = want_join(c, w, &is_ready);
+	if (!is_settled)
+		rc = want_start(c, w, &attr, reserved, &a);
 	lock_release(&c->lock);
-	if (!x) {
-		if (reserved)
-			disk_unreserve(c->disk, reserved);
-		want_done(w, reserved ? -EAGAIN : -ENOSPC);
-	}
+	if ((is_settled || rc) && reserved)
+		disk_unreserve(c->disk, reserved);
+	if (rc || (is_settled && is_ready))
+		want_done(w, rc);
 	answers_give(c, &a);
+}
+
+void cache_set_records(struct cache *c, uint64_t ino, bool is_by_records)
+{
+	lock_scope(&c->lock);
+	if (is_by_records)
+		map64_put(&c->by_records, ino, c);   /* without memory: misses stay whole */
+	else
+		map64_remove(&c->by_records, ino);
+}
+
+struct release {
+	struct cache *c;
+	uint64_t start, end;
+};
+
+static void release_piece(void *arg, struct extent *x)
+{
+	const struct release *r = arg;
+	struct cache *c = r->c;
+
+	if (x->start < r->start || x->start + x->len > r->end)
+		return;   /* a neighbour's, whose range overlaps */
+	x->is_staged = false;
+	x->is_served = true;
+	extent_clear_ram_only(c, x);
+	if (!x->refs)
+		extent_idle(c, x);
+}
+
+void cache_release_pieces(struct cache *c, uint64_t ino, uint64_t start, uint64_t end)
+{
+	struct release r = { c, start, end };
+
+	lock_scope(&c->lock);
+	piece_each(&c->pieces, ino, start, end, release_piece, &r);
 }
 
 /* ---- pins ---- */
@@ -495,6 +570,13 @@ static void cache_release(struct cache *c)
 		free(x->path);
 		free(x);
 	}
+	while ((x = piece_any(&c->pieces))) {
+		piece_remove(&c->pieces, x);
+		free(x->path);
+		free(x);
+	}
+	pieces_clear(&c->pieces);
+	map64_clear(&c->by_records);
 	pos = 0;
 	for (struct pin *p; (p = map64_next(&c->pins, &pos, NULL));)
 		free(p);

@@ -95,9 +95,20 @@ struct cache_read {
 void cache_read(struct cache *c, struct cache_read *r);
 void cache_read_end(struct cache *c, struct cache_read *r);
 
-/* Prefetch of one extent; owned by the caller until done. */
+/*
+ * The file is read by records at random (or is not, any more): when the disk tier is full, what
+ * misses is fetched as it was asked for, and takes no other's place.
+ */
+void cache_set_records(struct cache *c, uint64_t ino, bool is_by_records);
+
+/* The pieces within [start, end) are not needed any more, read or not: their memory may go first. */
+void cache_release_pieces(struct cache *c, uint64_t ino, uint64_t start, uint64_t end);
+
+/* Prefetch of one extent, or of a piece; owned by the caller until done. */
 struct cache_want {
 	uint64_t key;            /* extent_key(ino, extent) */
+	uint64_t piece_start;    /* of a piece, with piece_len > 0: it stays in memory until it was read */
+	uint32_t piece_len;      /* at most EXTENT_BYTES */
 	/*
 	 * Called exactly once, possibly before cache_want() returns. err 0: the
 	 * extent is resident (bytes: what had to be fetched, 0 if it was there or a
@@ -138,6 +149,8 @@ struct cache_advisor {
 	enum cache_class (*class_of)(void *arg, uint64_t key);
 	/* An extent left the cache (both tiers); @was_unread: fetched ahead in vain. For the prefetcher's books, as is stored. */
 	void (*evicted)(void *arg, uint64_t key, bool was_unread);
+	/* A piece left memory. */
+	void (*piece_lost)(void *arg, uint64_t ino, uint64_t start, bool was_unread);
 	/* An extent came to the disk; @is_whole: it is all of its object. */
 	void (*stored)(void *arg, uint64_t key, bool is_whole);
 	void *arg;

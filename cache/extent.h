@@ -28,6 +28,7 @@
 #include "cache/cache.h"
 #include "cache/cachedir.h"
 #include "cache/evict.h"
+#include "cache/piece.h"
 #include "cache/ram.h"
 #include "cache/store.h"
 #include "lib/hist.h"
@@ -42,7 +43,9 @@ struct extent {
 	struct cache *cache;         /* immutable */
 	uint64_t key;                /* immutable */
 	struct ns_attr attr;         /* immutable: which file and version */
+	uint64_t start;              /* immutable: offset in the file */
 	uint32_t len;                /* immutable: bytes */
+	bool is_piece;               /* immutable: in ->pieces, not in ->extents, and never on disk */
 	enum extent_state state;
 	char *buf;
 	uint32_t valid;              /* bytes there already */
@@ -59,7 +62,7 @@ struct extent {
 	bool is_on_disk;
 	bool is_ram_only;            /* staged without room on disk: counted in cache->ram_only_bytes */
 	bool is_writing;
-	bool has_store_behind;       /* came from the origin: to be written */
+	bool is_from_origin;         /* not from disk: to be written behind the reply, but for a piece */
 
 	/* the fill's alone while FILLING; the write's afterwards */
 	char *path;                  /* owned */
@@ -84,11 +87,14 @@ struct read_state {
 /* In cache_want.priv. */
 struct want_state {
 	struct list link;            /* in extent->wants */
+	bool has_joined;             /* somebody else's fill: it fetched nothing, and its time says nothing of the origin */
 	struct cache_want *want;
 };
 
 struct lost {
 	uint64_t key;
+	uint64_t start;              /* of a piece */
+	bool is_piece;
 	bool was_unread;
 };
 
@@ -116,6 +122,8 @@ struct cache {
 	const struct cache_advisor *advisor;
 	struct ram ram;
 	struct map64 extents;        /* key -> struct extent */
+	struct pieces pieces;
+	struct map64 by_records;     /* ino -> c, as a mark: files whose misses are fetched as pieces when the disk is full */
 	struct map64 pins;           /* ino -> struct pin */
 	struct list cold, warm;      /* READY, idle: served ones; the others. Oldest first */
 	struct list starved;         /* WAITING_MEMORY */
@@ -155,6 +163,8 @@ void extent_free(struct cache *c, struct extent *x);
 void extent_lost(struct cache *c, const struct extent *x);   /* told by the next answers_give() */
 void extent_clear_ram_only(struct cache *c, struct extent *x);
 struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr);
+struct extent *extent_new_piece(struct cache *c, const struct ns_attr *attr, uint64_t start, uint32_t len);
+void extent_forget(struct cache *c, struct extent *x);       /* a new one that came to nothing: out of the tables, freed */
 void *fill_timer_thread(void *arg);
 uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
 

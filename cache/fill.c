@@ -54,8 +54,12 @@ static void tell_lost(struct cache *c)
 	c->lost = NULL;
 	c->lost_count = c->lost_size = 0;
 	lock_release(&c->lock);
-	for (size_t i = 0; advisor && i < count; i++)
-		advisor->evicted(advisor->arg, lost[i].key, lost[i].was_unread);
+	for (size_t i = 0; advisor && i < count; i++) {
+		if (lost[i].is_piece)
+			advisor->piece_lost(advisor->arg, extent_key_ino(lost[i].key), lost[i].start, lost[i].was_unread);
+		else
+			advisor->evicted(advisor->arg, lost[i].key, lost[i].was_unread);
+	}
 	free(lost);
 }
 
@@ -70,8 +74,7 @@ void answers_give(struct cache *c, struct answers *a)
 	while ((n = list_pop_front(&a->wants))) {
 		struct want_state *w = container_of(n, struct want_state, link);
 
-		w->want->done(w->want, a->want_err, a->want_bytes);
-		a->want_bytes = 0;   /* who joined fetched nothing */
+		w->want->done(w->want, a->want_err, w->has_joined ? 0 : a->want_bytes);
 	}
 	if (a->has_lost)
 		tell_lost(c);
@@ -122,28 +125,67 @@ uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no)
 	return attr->version.size - start < EXTENT_BYTES ? (uint32_t)(attr->version.size - start) : EXTENT_BYTES;
 }
 
-struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr)
+static struct extent *extent_make(struct cache *c, const struct ns_attr *attr, uint64_t start, uint32_t len)
 {
 	struct extent *x = calloc(1, sizeof(*x));
 
 	if (!x)
 		return NULL;
 	x->cache = c;
-	x->key = key;
+	x->key = extent_key(attr->ino, (uint32_t)(start / EXTENT_BYTES));
 	x->attr = *attr;
-	x->len = extent_len(attr, extent_key_no(key));
+	x->start = start;
+	x->len = len;
 	x->state = EXTENT_WAITING_MEMORY;
 	x->refs = 1;                         /* the fill's */
 	list_init(&x->waiters);
 	list_init(&x->wants);
 	list_init(&x->lru);
 	list_init(&x->queue);
-	if (map64_put(&c->extents, key, x)) {
+	return x;
+}
+
+struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr)
+{
+	uint32_t no = extent_key_no(key);
+	struct extent *x = extent_make(c, attr, (uint64_t)no * EXTENT_BYTES, extent_len(attr, no));
+
+	if (!x || map64_put(&c->extents, key, x)) {
 		free(x);
 		return NULL;
 	}
 	c->busy++;
 	return x;
+}
+
+struct extent *extent_new_piece(struct cache *c, const struct ns_attr *attr, uint64_t start, uint32_t len)
+{
+	struct extent *x = extent_make(c, attr, start, len);
+
+	if (x)
+		x->is_piece = true;
+	if (!x || piece_add(&c->pieces, x)) {
+		free(x);
+		return NULL;
+	}
+	c->busy++;
+	return x;
+}
+
+static void extent_leave_tables(struct cache *c, struct extent *x)
+{
+	if (x->is_piece)
+		piece_remove(&c->pieces, x);
+	else
+		map64_remove(&c->extents, x->key);
+}
+
+void extent_forget(struct cache *c, struct extent *x)
+{
+	list_remove(&x->queue);
+	extent_leave_tables(c, x);
+	c->busy--;
+	free(x);
 }
 
 /* It was read, stored or given up: no longer counted as staged in memory alone. */
@@ -188,7 +230,7 @@ void extent_unref(struct cache *c, struct extent *x)
 
 static void extent_remove(struct cache *c, struct extent *x)
 {
-	map64_remove(&c->extents, x->key);
+	extent_leave_tables(c, x);
 	x->state = EXTENT_DEAD;
 }
 
@@ -203,7 +245,7 @@ void extent_lost(struct cache *c, const struct extent *x)
 		c->lost = bigger;
 		c->lost_size = size;
 	}
-	c->lost[c->lost_count++] = (struct lost){ x->key, x->is_staged };
+	c->lost[c->lost_count++] = (struct lost){ x->key, x->start, x->is_piece, x->is_staged };
 }
 
 /*
@@ -292,14 +334,14 @@ static void store_behind(struct work *w);
 static void fill_end(struct extent *x, int err, uint64_t fetched)
 {
 	struct cache *c = x->cache;
-	bool stores = !err && x->has_store_behind;
+	bool stores = !err && x->is_from_origin && !x->is_piece;
 	struct answers a;
 
 	answers_init(&a);
 	lock_acquire(&c->lock);
 	list_remove(&x->queue);
 	if (!list_is_empty(&x->waiters))
-		c->demand_in_flight -= fetched || x->has_store_behind;
+		c->demand_in_flight -= fetched || x->is_from_origin;
 	if (err) {
 		extent_remove(c, x);
 	} else {
@@ -481,8 +523,8 @@ static void origin_fill(struct extent *x)
 	}
 	x->read = (struct origin_read){
 		.path = x->path, .expect = x->attr.version,
-		.offset = (uint64_t)extent_key_no(x->key) * EXTENT_BYTES, .len = x->len, .buf = x->buf,
-		.is_first = extent_key_no(x->key) == 0, .progress = origin_progress,
+		.offset = x->start, .len = x->len, .buf = x->buf,
+		.is_first = x->start == 0, .progress = origin_progress,
 		.done = origin_filled, .arg = x,
 	};
 	lock_acquire(&c->lock);
@@ -514,7 +556,7 @@ static void disk_filled(struct disk_io *io, int err)
 	}
 	/* damaged or evicted a moment ago: the origin has it */
 	lock_acquire(&c->lock);
-	x->has_store_behind = true;
+	x->is_from_origin = true;
 	if (!list_is_empty(&x->waiters))
 		c->demand_in_flight++;
 	lock_release(&c->lock);
@@ -527,11 +569,11 @@ void fill_start(struct extent *x)
 {
 	struct cache *c = x->cache;
 	uint64_t version = version_hash(&x->attr.version);
-	bool is_demand, on_disk = !x->reserved && disk_has(c->disk, x->key, version);
+	bool is_demand, on_disk = !x->reserved && !x->is_piece && disk_has(c->disk, x->key, version);
 
 	lock_acquire(&c->lock);
 	x->started_ns = clock_ns();
-	x->has_store_behind = !on_disk;
+	x->is_from_origin = !on_disk;
 	is_demand = !list_is_empty(&x->waiters);
 	if (is_demand && !on_disk)
 		c->demand_in_flight++;

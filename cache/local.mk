@@ -10,6 +10,7 @@ libhopper_cache_a_SOURCES = \
 	cache/fill.c \
 	cache/namespace.c cache/namespace.h \
 	cache/ns_record.c cache/ns_record.h \
+	cache/piece.c cache/piece.h \
 	cache/ram.c cache/ram.h \
 	cache/segment.c cache/segment.h \
 	cache/store.c cache/store.h \

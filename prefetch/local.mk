@@ -7,8 +7,10 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/predictor.c prefetch/predictor.h \
 	prefetch/prefetch.c prefetch/prefetch.h \
 	prefetch/recognise.c prefetch/recognise.h \
+	prefetch/records.c prefetch/records.h \
 	prefetch/search.c prefetch/search.h \
 	prefetch/set.c prefetch/set.h \
+	prefetch/sets.c prefetch/sets.h \
 	prefetch/shuffle.c prefetch/shuffle.h \
 	prefetch/stream.c prefetch/stream.h
 EXTRA_DIST += prefetch/README.md

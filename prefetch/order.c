@@ -9,6 +9,7 @@ enum {
 	TOLERANCE = 8,            /* one access in so many may be elsewhere */
 	GRACE = 16,               /* ... and so many at first weigh nothing: a wrong order goes after three */
 	CONFIRM = 4,              /* accesses where expected that make it trusted */
+	END_SHARE = 50,           /* the last fiftieth is its end */
 };
 
 struct order *order_new(uint32_t *item, uint32_t count, enum predictor_id by, uint32_t stride, uint32_t start, const char *text)
@@ -66,6 +67,20 @@ uint32_t order_next(const struct order *o, uint32_t from)
 	return from;
 }
 
+/* Keep the furthest few positions, the nearest of them first. */
+static void note_far(struct order *o, uint32_t behind)
+{
+	if (behind <= o->far[0])
+		return;
+	o->far[0] = behind;
+	for (unsigned i = 1; i < ORDER_FAR && o->far[i - 1] > o->far[i]; i++) {
+		uint32_t swap = o->far[i];
+
+		o->far[i] = o->far[i - 1];
+		o->far[i - 1] = swap;
+	}
+}
+
 bool order_saw(struct order *o, uint32_t item)
 {
 	uint32_t window = window_of(o), end = o->count - o->front < window ? o->count : o->front + window, at;
@@ -81,9 +96,13 @@ bool order_saw(struct order *o, uint32_t item)
 	o->residues[at % o->stride / 64] |= 1ULL << at % o->stride % 64;
 	if (at + 1 > o->furthest)
 		o->furthest = at + 1;
-	/* what was left out (a dropped batch, an access that was not seen) must not hold the front back */
-	if (o->furthest > o->front + window / 2)
-		o->front = o->furthest - window / 2;
+	note_far(o, at + 1);
+	/*
+	 * what was left out (a dropped batch, an access that was not seen) must not hold the front back;
+	 * a few accesses that are none of the order's must not push it
+	 */
+	if (o->far[0] > o->front + window / 2)
+		o->front = o->far[0] - window / 2;
 	/* not over other ranks' positions: one of them may be on this mount and late */
 	while (o->front < o->count && is_read(o, o->front))
 		o->front++;
@@ -98,6 +117,11 @@ bool order_is_wrong(const struct order *o)
 bool order_is_confirmed(const struct order *o)
 {
 	return o->right >= CONFIRM && !order_is_wrong(o);
+}
+
+bool order_is_at_end(const struct order *o)
+{
+	return order_is_confirmed(o) && o->count - o->furthest <= o->count / END_SHARE;
 }
 
 bool order_is_done(const struct order *o)

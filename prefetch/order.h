@@ -21,13 +21,14 @@
 #include <stdint.h>
 #include "prefetch/predictor.h"
 
-enum { ORDER_STRIDE_MAX = 1024, ORDER_TEXT = 96 };
+enum { ORDER_STRIDE_MAX = 1024, ORDER_TEXT = 96, ORDER_FAR = 4 };
 
 struct order {
 	uint32_t *item;          /* item numbers; owned */
 	uint32_t count;
 	uint32_t front;          /* everything before it was read, or given up */
 	uint32_t furthest;       /* behind the furthest that was read */
+	uint32_t far[ORDER_FAR]; /* behind the furthest few, ascending */
 	uint32_t cursor;         /* where the next item to fetch is sought */
 	enum predictor_id by;
 	uint32_t stride;         /* 1, or the number of ranks */
@@ -52,6 +53,9 @@ bool order_is_confirmed(const struct order *o);
 
 /* All that this mount's readers will read of it was read. */
 bool order_is_done(const struct order *o);
+
+/* Its last items were reached: what is read again belongs to the next epoch, though some were not seen to be read. */
+bool order_is_at_end(const struct order *o);
 
 /* The position at or behind @from that is still to be read, or count. */
 uint32_t order_next(const struct order *o, uint32_t from);

@@ -35,15 +35,14 @@
 #include "prefetch/observe.h"
 #include "prefetch/predictor.h"
 #include "prefetch/recognise.h"
+#include "prefetch/records.h"
 #include "prefetch/set.h"
+#include "prefetch/sets.h"
 #include "prefetch/stream.h"
 
 enum {
 	RANK_PREFETCH = 10,
-	JOIN_OPENS = 4, JOIN_UNITS = 3,     /* when siblings are taken to belong together */
-	LISTERS = 8,
 	NOTE_NAME = 32, NOTE_BYTES = 16384,
-	RANGES_MAX = 64,
 	RECENT = 64,                        /* an item opened again at once is one access */
 	JSON_MAX = 56 * 1024,               /* an attribute holds 64 KiB */
 };
@@ -69,12 +68,6 @@ struct fetch {
 	uint64_t bytes, started_ns;
 };
 
-/* Ranges of all units, sorted, for finding a unit by id. */
-struct range {
-	uint64_t first, count;
-	struct unit *unit;
-};
-
 struct prefetch {
 	struct prefetch_config cfg;         /* immutable */
 	struct cache *cache;
@@ -90,11 +83,8 @@ struct prefetch {
 	pthread_cond_t idle;
 	/* protected by lock */
 	struct governor governor;
-	struct map64 sets;                  /* parent id -> struct set */
-	struct range *range;
-	size_t range_count;
+	struct sets sets;
 	struct streams streams;
-	struct pool *listers;               /* owned: directories listed ahead */
 	char *plan_text;                    /* owned, or NULL */
 	struct recogniser *recogniser;      /* owned; NULL with recognise=off */
 	struct recent recent[RECENT];
@@ -113,76 +103,49 @@ static void wake(struct prefetch *p)
 		return;   /* full: it is awake */
 }
 
+static void wake_if_asleep(struct prefetch *p)
+{
+	if (atomic_exchange(&p->is_asleep, false))
+		wake(p);
+}
+
+static void listed(void *arg)
+{
+	wake_if_asleep(arg);
+}
+
 void prefetch_observe(struct prefetch *p, const struct observation *o)
 {
 	if (!observe_push(&p->queue, o)) {
 		stats_inc(p->stats, STAT_PREFETCH_DROPPED_OBSERVATIONS);
 		return;
 	}
-	if (atomic_exchange(&p->is_asleep, false))
-		wake(p);
+	wake_if_asleep(p);
 }
 
-/* ---- finding items ---- */
-
-/* Called with the lock held. */
-static struct unit *unit_of(struct prefetch *p, uint64_t ino, uint32_t *ret_index)
+static uint32_t extents_of(uint64_t size)
 {
-	size_t low = 0, high = p->range_count;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (p->range[mid].first + p->range[mid].count <= ino)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	if (low == p->range_count || ino < p->range[low].first)
-		return NULL;
-	*ret_index = (uint32_t)(ino - p->range[low].first);
-	return p->range[low].unit;
+	return (uint32_t)((size + EXTENT_BYTES - 1) / EXTENT_BYTES);
 }
 
-static int by_first(const void *a, const void *b)
+static uint64_t extent_bytes(uint64_t size, uint32_t extent)
 {
-	uint64_t x = ((const struct range *)a)->first, y = ((const struct range *)b)->first;
+	uint64_t start = (uint64_t)extent * EXTENT_BYTES;
 
-	return x < y ? -1 : x > y;
+	return size - start < EXTENT_BYTES ? size - start : EXTENT_BYTES;
 }
 
-/* A directory's entries become units of the set. Called with the lock held. */
-static void add_directory(struct prefetch *p, struct set *s, uint64_t dir)
-{
-	struct ns_range r[RANGES_MAX];
-	long n = ns_ranges(p->ns, dir, r, RANGES_MAX);
-	uint32_t index;
-
-	for (long i = 0; i < n && i < RANGES_MAX; i++) {
-		struct range *bigger;
-		struct unit *u;
-
-		if (unit_of(p, r[i].first, &index) || r[i].count > UINT32_MAX)
-			continue;
-		bigger = realloc(p->range, (p->range_count + 1) * sizeof(*bigger));
-		if (bigger)
-			p->range = bigger;
-		u = bigger ? set_add_unit(s, dir, r[i].first, (uint32_t)r[i].count) : NULL;
-		if (!u)
-			return;
-		p->range[p->range_count++] = (struct range){ r[i].first, r[i].count, u };
-		qsort(p->range, p->range_count, sizeof(*p->range), by_first);
-	}
-}
+/* ---- what is remembered for the next run ---- */
 
 static void note_name(uint64_t set, char *name, size_t size)
 {
 	snprintf(name, size, "orders-%llu", (unsigned long long)set);
 }
 
-/* What an earlier run's epochs were. */
-static void recall(struct prefetch *p, struct set *s)
+/* A set is new: what an earlier run's epochs were. Lock held. */
+static void recall(void *arg, struct set *s)
 {
+	struct prefetch *p = arg;
 	_cleanup_free_ char *note = malloc(NOTE_BYTES);
 	char name[NOTE_NAME];
 	size_t len;
@@ -190,100 +153,6 @@ static void recall(struct prefetch *p, struct set *s)
 	note_name(s->parent, name, sizeof(name));
 	if (note && p->recogniser && !cache_note_get(p->cache, name, note, NOTE_BYTES, &len))
 		follow_load(&s->follow, note, len);
-}
-
-static struct set *set_get(struct prefetch *p, uint64_t parent)
-{
-	struct set *s = map64_get(&p->sets, parent);
-
-	if (s)
-		return s;
-	s = calloc(1, sizeof(*s));
-	if (!s || map64_put(&p->sets, parent, s)) {
-		free(s);
-		return NULL;
-	}
-	s->parent = parent;
-	s->epoch_started_ns = clock_ns();
-	recall(p, s);
-	return s;
-}
-
-struct siblings {
-	uint64_t dir[4096];
-	size_t count;
-};
-
-static int sibling_add(void *arg, const char *name, const struct ns_attr *attr)
-{
-	struct siblings *s = arg;
-
-	(void)name;
-	if (S_ISDIR(attr->mode))
-		s->dir[s->count++] = attr->ino;
-	return s->count == sizeof(s->dir) / sizeof(s->dir[0]);
-}
-
-/* A directory that will be read and was not listed yet. */
-struct listing {
-	struct work work;
-	struct prefetch *p;
-	uint64_t set, dir;
-};
-
-static void list_now(struct work *w)
-{
-	struct listing *l = container_of(w, struct listing, work);
-	struct prefetch *p = l->p;
-	struct set *s;
-
-	if (!atomic_load(&p->is_stopping) && !ns_list(p->ns, l->dir, 0)) {
-		lock_acquire(&p->lock);
-		s = map64_get(&p->sets, l->set);
-		if (s)
-			add_directory(p, s, l->dir);
-		lock_release(&p->lock);
-		if (atomic_exchange(&p->is_asleep, false))
-			wake(p);
-	}
-	free(l);
-}
-
-static void list_ahead(struct prefetch *p, uint64_t set, uint64_t dir)
-{
-	struct listing *l = calloc(1, sizeof(*l));
-
-	if (!l)
-		return;
-	*l = (struct listing){ { .run = list_now }, p, set, dir };
-	pool_submit(p->listers, &l->work);
-}
-
-/* Several sibling directories are read at once: all that are listed belong to the set. Lock held. */
-static void join_siblings(struct prefetch *p, struct set *s)
-{
-	struct siblings *found = calloc(1, sizeof(*found));
-
-	if (!found)
-		return;
-	ns_readdir(p->ns, s->parent, NS_ROOT, sibling_add, found);
-	for (size_t i = 0; i < found->count; i++) {
-		if (ns_list(p->ns, found->dir[i], NS_NOWAIT) == -EAGAIN)
-			list_ahead(p, s->parent, found->dir[i]);
-		else
-			add_directory(p, s, found->dir[i]);
-	}
-	free(found);
-	s->is_joined = true;
-}
-
-static size_t directories_of(const struct set *s)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < s->unit_count; i++)
-		n += i == 0 || s->unit[i]->dir != s->unit[i - 1]->dir;
-	return n;
 }
 
 /* ---- observations ---- */
@@ -306,6 +175,8 @@ static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 		stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left[by] * set_item_bytes(s));
 		stats_add(p->stats, predictor_table[by].wrong, left[by]);
 	}
+	if (s->records)
+		cache_release_pieces(p->cache, s->records->ino, 0, s->records->size);
 	ask(p, s, now_ns);
 }
 
@@ -319,7 +190,7 @@ static void recognised(void *arg, struct recognise_job *job)
 	size_t len;
 
 	lock_acquire(&p->lock);
-	s = map64_get(&p->sets, job->set);
+	s = map64_get(&p->sets.by_key, job->set);
 	if (s && s->epoch == job->epoch && follow_install(&s->follow, job)) {
 		s->is_blocked = false;
 		s->order_extent = 0;
@@ -331,8 +202,7 @@ static void recognised(void *arg, struct recognise_job *job)
 		log_warn("what was recognised is not remembered for the next run");
 	free(note);
 	recognise_job_free(job);
-	if (atomic_exchange(&p->is_asleep, false))
-		wake(p);
+	wake_if_asleep(p);
 }
 
 /*
@@ -350,12 +220,12 @@ static bool is_same_access(struct prefetch *p, const struct observation *o, bool
 }
 
 /* An item was read for the first time in this epoch. Lock held. */
-static void consumed(struct prefetch *p, struct unit *u, uint32_t index, const struct ns_attr *attr)
+static void consumed(struct prefetch *p, struct unit *u, uint32_t index, uint64_t bytes)
 {
 	uint8_t *item = &u->item[index];
 	struct set *s = u->set;
 
-	s->bytes_seen += attr->version.size;
+	s->bytes_seen += bytes;
 	s->sizes_seen++;
 	if (*item & ITEM_STAGED) {
 		*item &= (uint8_t)~ITEM_STAGED;
@@ -363,58 +233,141 @@ static void consumed(struct prefetch *p, struct unit *u, uint32_t index, const s
 			s->staged--;
 		stats_inc(p->stats, *item & ITEM_IN_FLIGHT ? STAT_PREFETCH_LATE : STAT_PREFETCH_USED);
 		if (!(*item & ITEM_IN_FLIGHT)) {
-			stats_add(p->stats, STAT_PREFETCH_USED_BYTES, attr->version.size);
+			stats_add(p->stats, STAT_PREFETCH_USED_BYTES, bytes);
 			stats_inc(p->stats, predictor_table[*item >> ITEM_BY_SHIFT].used);
 		}
 	}
+}
+
+/* An item of @bytes was opened, or a record read. Returns whether for the first time in this epoch. Lock held. */
+static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64_t bytes, const struct observation *o)
+{
+	struct set *s = u->set;
+	enum set_event event = set_consume(s, u, index, o->time_ns);
+
+	if (event == SET_REREAD && s->follow.order && order_is_at_end(s->follow.order) && s->rereads_in_row > REREADS_RECORDS)
+		event = SET_TURNED;
+	if (event == SET_TURNED) {
+		turn(p, s, o->time_ns);
+		event = set_consume(s, u, index, o->time_ns);
+	}
+	if (event == SET_READ) {
+		consumed(p, u, index, bytes);
+		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
+		ask(p, s, o->time_ns);
+	}
+	return event == SET_READ;
+}
+
+static void turn_if_over(struct prefetch *p, struct set *s, uint64_t now_ns)
+{
+	if (s->consumed >= s->items - s->unfit || (s->follow.order && order_is_done(s->follow.order)))
+		turn(p, s, now_ns);
 }
 
 static void on_open(struct prefetch *p, const struct observation *o)
 {
 	struct ns_attr attr, dir;
 	struct unit *u;
-	uint32_t index, extents;
-	enum set_event event;
+	uint32_t index;
 	struct set *s;
 
 	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) ||
 	    ns_getattr(p->ns, attr.parent, NS_NOCHECK | NS_NOWAIT, &dir))
 		return;
 	lock_acquire(&p->lock);
-	u = unit_of(p, o->ino, &index);
-	if (!u && (s = set_get(p, dir.ino == NS_ROOT ? 0 : dir.parent))) {
-		add_directory(p, s, attr.parent);
-		u = unit_of(p, o->ino, &index);
+	u = sets_unit(&p->sets, o->ino, &index);
+	if (!u && (s = sets_get(&p->sets, dir.ino == NS_ROOT ? 0 : dir.parent))) {
+		sets_add_directory(&p->sets, s, attr.parent);
+		u = sets_unit(&p->sets, o->ino, &index);
 	}
-	if (!u || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
+	if (!u || u->item[index] & ITEM_UNFIT || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
 		lock_release(&p->lock);
 		return;
 	}
 	s = u->set;
-	event = set_consume(s, u, index, o->time_ns);
-	if (event == SET_TURNED) {
-		turn(p, s, o->time_ns);
-		event = set_consume(s, u, index, o->time_ns);
-	}
-	if (event == SET_READ) {
-		consumed(p, u, index, &attr);
-		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
-		ask(p, s, o->time_ns);
-	}
-	if (!s->is_joined && s->parent && s->opens >= JOIN_OPENS && directories_of(s) >= JOIN_UNITS)
-		join_siblings(p, s);
-	extents = (uint32_t)((attr.version.size + EXTENT_BYTES - 1) / EXTENT_BYTES);
-	if (event == SET_READ)
-		cache_consumed(p->cache, o->ino, extents);
-	if (s->consumed >= s->items - s->unfit || (s->follow.order && order_is_done(s->follow.order)))
-		turn(p, s, o->time_ns);
+	if (item_read(p, u, index, attr.version.size, o))
+		cache_consumed(p->cache, o->ino, extents_of(attr.version.size));
+	sets_join_siblings(&p->sets, s);
+	turn_if_over(p, s, o->time_ns);
 	lock_release(&p->lock);
+}
+
+/* A record was begun to be read. Lock held. */
+static void record_read(struct prefetch *p, struct set *s, const struct observation *o)
+{
+	const struct geometry *g = &s->records->geometry;
+	uint64_t i = records_beginning(g, o->offset);
+
+	/* a format's own data, before the first record or on its page, is read in small bits */
+	if (i == g->count || (!o->offset && o->len < g->bytes / 2))
+		return;
+	item_read(p, s->unit[0], (uint32_t)i, g->bytes, o);
+	turn_if_over(p, s, o->time_ns);
+}
+
+/* A reader is done with a record: what was fetched for it and not asked for is not needed either. Lock held. */
+static void release_record(struct prefetch *p, const struct records *r, const struct access *a)
+{
+	uint64_t i = a->end ? records_index(&r->geometry, a->start) : r->geometry.count, start, end;
+
+	if (i == r->geometry.count)
+		return;
+	records_range(r, i, &start, &end);
+	cache_release_pieces(p->cache, r->ino, start, end);
+}
+
+/* The file's records are known: they are the items now, not the file. Lock held. */
+static void records_begin(struct prefetch *p, struct records *r, const struct observation *o)
+{
+	struct set *s = sets_add_records(&p->sets, r);
+	uint32_t index;
+	struct unit *u = sets_unit(&p->sets, r->ino, &index);
+
+	if (!s)
+		return;
+	log_info("file %llu is read by %llu records of %llu bytes", (unsigned long long)r->ino,
+		 (unsigned long long)r->geometry.count, (unsigned long long)r->geometry.bytes);
+	if (u && !(u->item[index] & ITEM_UNFIT)) {
+		u->set->consumed -= !!(u->item[index] & ITEM_CONSUMED);
+		u->item[index] = ITEM_UNFIT;
+		u->set->unfit++;
+	}
+	for (uint32_t i = 0; i < r->seen_count; i++) {
+		struct observation past = *o;
+
+		past.offset = r->seen[i].start;
+		past.len = (uint32_t)(r->seen[i].end - r->seen[i].start);
+		past.pid = r->seen[i].pid;
+		record_read(p, s, &past);
+	}
+}
+
+/* Returns whether the read belongs to records rather than to a stream. */
+static bool on_record(struct prefetch *p, const struct observation *o, uint64_t size)
+{
+	struct records *r = size >= RECORDS_FILE_BYTES ? sets_records(&p->sets, o->ino, size) : NULL;
+	bool was_random = r && r->is_random;
+	enum records_event event;
+
+	if (!r || p->cfg.mode != PREFETCH_AUTO)
+		return false;
+	event = records_saw(r, o);
+	if (event == RECORDS_FOUND && p->cfg.recognise)
+		records_begin(p, r, o);
+	if (r->set && event != RECORDS_CONTINUED) {
+		release_record(p, r, &r->last);
+		record_read(p, r->set, o);
+	}
+	if (r->is_random != was_random)
+		cache_set_records(p->cache, o->ino, r->is_random);
+	return r->is_random;
 }
 
 static void on_read(struct prefetch *p, const struct observation *o)
 {
 	struct ns_attr attr;
-	unsigned used;
+	unsigned used = 0;
 
 	lock_acquire(&p->lock);
 	p->read_bytes += o->len;
@@ -422,7 +375,8 @@ static void on_read(struct prefetch *p, const struct observation *o)
 	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr) || attr.version.size <= EXTENT_BYTES)
 		return;
 	lock_acquire(&p->lock);
-	used = streams_read(&p->streams, o, attr.version.size);
+	if (!on_record(p, o, attr.version.size))
+		used = streams_read(&p->streams, o, attr.version.size);
 	lock_release(&p->lock);
 	stats_add(p->stats, STAT_PREFETCH_READAHEAD_USED, used);
 	stats_add(p->stats, STAT_PREFETCH_USED, used);
@@ -451,12 +405,12 @@ static void item_fetched(struct prefetch *p, struct fetch *f, int err, uint64_t 
 
 	if (f->is_last_extent || err)
 		*item &= (uint8_t)~ITEM_IN_FLIGHT;
-	if (!err && f->is_last_extent)
+	if (!err && f->is_last_extent && !s->records)   /* a piece goes when it was read */
 		*item |= ITEM_RESIDENT;
 	if (err == -ENOSPC || err == -EAGAIN) {
 		f->unit->is_exhausted = false;
 		s->is_blocked |= err == -ENOSPC;
-		if (s->follow.order && f->at < s->follow.order->cursor) {
+		if (s->follow.order && f->at <= s->follow.order->cursor) {
 			s->follow.order->cursor = f->at;
 			s->order_extent = 0;
 		}
@@ -498,8 +452,7 @@ static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 	if (!p->in_flight)
 		pthread_cond_broadcast(&p->idle);
 	/* with the lock: once it is released, prefetch_stop() may return and all this be gone */
-	if (atomic_exchange(&p->is_asleep, false))
-		wake(p);
+	wake_if_asleep(p);
 	lock_release(&p->lock);
 	free(f);
 }
@@ -529,18 +482,6 @@ static void account_issue(struct prefetch *p, struct fetch *f, uint64_t bytes)
 	f->bytes = bytes;
 	p->in_flight++;
 	p->in_flight_bytes += bytes;
-}
-
-static uint32_t extents_of(uint64_t size)
-{
-	return (uint32_t)((size + EXTENT_BYTES - 1) / EXTENT_BYTES);
-}
-
-static uint64_t extent_bytes(uint64_t size, uint32_t extent)
-{
-	uint64_t start = (uint64_t)extent * EXTENT_BYTES;
-
-	return size - start < EXTENT_BYTES ? size - start : EXTENT_BYTES;
 }
 
 /* Item @k of @u is about to be fetched. Lock held. */
@@ -589,6 +530,59 @@ static bool prepare_unread(struct prefetch *p, struct set *s, const struct cache
 	return false;
 }
 
+/*
+ * The next part of record @k, which is in an extent of its own, unless that extent is there. Lock held.
+ * Returns 1 with the fetch, 0 to go on with the order, -1 when no more may be asked for.
+ */
+static int prepare_record(struct prefetch *p, struct set *s, struct order *o, uint32_t k, const struct cache_flow *flow,
+			  struct fetch *f, uint64_t *ret_key)
+{
+	uint64_t start, end, from, to;
+	struct ns_attr attr;
+	uint32_t no;
+
+	records_range(s->records, k, &start, &end);
+	no = (uint32_t)(start / EXTENT_BYTES) + s->order_extent;
+	from = start > (uint64_t)no * EXTENT_BYTES ? start : (uint64_t)no * EXTENT_BYTES;
+	to = end < (no + 1ULL) * EXTENT_BYTES ? end : (no + 1ULL) * EXTENT_BYTES;
+	f->is_last_extent = to >= end;
+	if (!ns_getattr(p->ns, s->records->ino, NS_NOCHECK | NS_NOWAIT, &attr) && from < to && to <= attr.version.size &&
+	    !(cache_where(p->cache, &attr, no) & CACHE_TIER_DISK)) {
+		if (!may_issue(p, flow, to - from))
+			return -1;
+		*ret_key = extent_key(attr.ino, no);
+		f->want.piece_start = from;
+		f->want.piece_len = (uint32_t)(to - from);
+		stage(p, s, s->unit[0], k, o->by, to - from, f);
+		f->at = o->cursor;
+	}
+	s->order_extent = f->is_last_extent ? 0 : s->order_extent + 1;
+	o->cursor += f->is_last_extent;
+	return f->want.piece_len ? 1 : 0;
+}
+
+/* The next extent of a file of records, while the disk has room: what is there is no matter of order. Lock held. */
+static bool prepare_bulk(struct prefetch *p, struct set *s, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
+{
+	struct records *r = s->records;
+	struct ns_attr attr;
+
+	if (flow->disk_room_bytes < 2 * EXTENT_BYTES || ns_getattr(p->ns, r->ino, NS_NOCHECK | NS_NOWAIT, &attr))
+		return false;
+	for (; r->next_extent < extents_of(attr.version.size); r->next_extent++) {
+		if (cache_where(p->cache, &attr, r->next_extent) & CACHE_TIER_DISK)
+			continue;
+		if (!may_issue(p, flow, extent_bytes(attr.version.size, r->next_extent)))
+			return false;
+		f->by = PREDICTOR_UNREAD;
+		f->is_last_extent = true;
+		account_issue(p, f, extent_bytes(attr.version.size, r->next_extent));
+		*ret_key = extent_key(attr.ino, r->next_extent++);
+		return true;
+	}
+	return false;
+}
+
 /* The same in the order that is followed. */
 static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, const struct cache_flow *flow,
 			    struct fetch *f, uint64_t *ret_key)
@@ -601,6 +595,13 @@ static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, 
 
 		if (!u || (!s->order_extent && !item_is_missing(u->item[k]))) {
 			o->cursor++;
+			continue;
+		}
+		if (s->records) {
+			int rc = prepare_record(p, s, o, k, flow, f, ret_key);
+
+			if (rc)
+				return rc > 0;
 			continue;
 		}
 		if (ns_getattr(p->ns, u->first + k, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) || !attr.version.size) {
@@ -630,13 +631,18 @@ static bool prepare_from_sets(struct prefetch *p, const struct cache_flow *flow,
 	struct set *s;
 	size_t pos = 0;
 
-	while ((s = map64_next(&p->sets, &pos, NULL))) {
+	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
 		struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
 
 		if (s->is_blocked || now - s->last_ns > SET_LIVE_NS)
 			continue;
 		if (o && prepare_ordered(p, s, o, flow, f, ret_key))
 			return true;
+		if (s->records) {
+			if (prepare_bulk(p, s, flow, f, ret_key))
+				return true;
+			continue;
+		}
 		/* of other ranks' items, those that are not ours are not wanted */
 		if (o && (o->cursor < o->count || o->stride > 1))
 			continue;
@@ -728,25 +734,6 @@ static void *prefetch_thread(void *arg)
 
 /* ---- plans ---- */
 
-/* The set that files below @dir belong to: its class directories', or its own. Lock held. */
-static struct set *set_below(struct prefetch *p, const struct ns_attr *dir, const struct siblings *classes)
-{
-	struct set *s;
-
-	if (!classes->count) {
-		s = set_get(p, dir->ino == NS_ROOT ? 0 : dir->parent);
-		if (s)
-			add_directory(p, s, dir->ino);
-		return s;
-	}
-	s = set_get(p, dir->ino);
-	for (size_t i = 0; s && i < classes->count; i++)
-		add_directory(p, s, classes->dir[i]);
-	if (s)
-		s->is_joined = true;
-	return s;
-}
-
 /* The id behind a path below @dir. Blocks. */
 static int resolve(struct prefetch *p, uint64_t dir, char *path, uint64_t *ret_ino)
 {
@@ -775,7 +762,7 @@ static int plan_list(struct prefetch *p, struct set *s, uint64_t dir, const char
 
 		if (path && !resolve(p, dir, path, &ino)) {
 			lock_acquire(&p->lock);
-			u = unit_of(p, ino, &index);
+			u = sets_unit(&p->sets, ino, &index);
 			lock_release(&p->lock);
 		}
 		if (!u || u->set != s) {
@@ -817,7 +804,7 @@ static int plan_apply(struct prefetch *p, uint64_t dir, const char *text, char *
 	if (!rc)
 		rc = ns_list(p->ns, dir, 0);
 	if (!rc)
-		ns_readdir(p->ns, dir, NS_ROOT, sibling_add, classes);
+		siblings_of(&p->sets, dir, classes);
 	for (size_t i = 0; i < classes->count && !rc; i++)
 		rc = ns_list(p->ns, classes->dir[i], 0);
 	if (rc) {
@@ -825,7 +812,7 @@ static int plan_apply(struct prefetch *p, uint64_t dir, const char *text, char *
 		return rc;
 	}
 	lock_acquire(&p->lock);
-	s = set_below(p, &attr, classes);
+	s = sets_below(&p->sets, attr.ino, attr.parent, classes);
 	if (s && !is_list) {
 		family.epoch = s->epoch;
 		follow_plan(&s->follow, &family, NULL, 0);
@@ -856,8 +843,7 @@ int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg,
 		     rc ? *msg ? msg : strerror(-rc) : "taken") < 0)
 		p->plan_text = NULL;
 	lock_release(&p->lock);
-	if (atomic_exchange(&p->is_asleep, false))
-		wake(p);
+	wake_if_asleep(p);
 	return rc;
 }
 
@@ -872,11 +858,15 @@ char *prefetch_plan_text(struct prefetch *p)
 static enum cache_class class_of(void *arg, uint64_t key)
 {
 	struct prefetch *p = arg;
+	const struct records *r;
 	struct unit *u;
 	uint32_t index;
 
 	lock_scope(&p->lock);
-	u = unit_of(p, extent_key_ino(key), &index);
+	r = map64_get(&p->sets.records, extent_key_ino(key));
+	if (r && r->set)
+		return clock_ns() - r->set->last_ns > SET_LIVE_NS ? CACHE_OTHER : CACHE_UNREAD;
+	u = sets_unit(&p->sets, extent_key_ino(key), &index);
 	if (!u || (!u->set->is_confirmed && !follow_order(&u->set->follow)) || clock_ns() - u->set->last_ns > SET_LIVE_NS)
 		return CACHE_OTHER;
 	if (u->item[index] & ITEM_CONSUMED)
@@ -885,20 +875,17 @@ static enum cache_class class_of(void *arg, uint64_t key)
 	return set_is_partial(u->set) && !(u->item[index] & ITEM_STAGED) ? CACHE_OTHER : CACHE_UNREAD;
 }
 
-static void evicted(void *arg, uint64_t key, bool was_unread)
+/* An item fetched ahead is gone again; @was_unread: in vain. Lock held. */
+static void item_lost(struct prefetch *p, struct unit *u, uint32_t index, bool was_unread)
 {
-	struct prefetch *p = arg;
-	struct unit *u;
-	uint32_t index;
+	struct order *o = u->set->follow.order;
 
-	lock_scope(&p->lock);
-	u = unit_of(p, extent_key_ino(key), &index);
-	if (!u)
-		return;
 	u->item[index] &= (uint8_t)~ITEM_RESIDENT;
 	u->is_exhausted = false;
-	if (u->set->follow.order && !(u->item[index] & ITEM_CONSUMED))
-		u->set->follow.order->cursor = u->set->follow.order->front;
+	if (o && !(u->item[index] & ITEM_CONSUMED)) {
+		o->cursor = o->front;
+		u->set->order_extent = 0;
+	}
 	if (!was_unread || (u->item[index] & (ITEM_STAGED | ITEM_IN_FLIGHT | ITEM_CONSUMED)) != ITEM_STAGED)
 		return;
 	u->item[index] &= (uint8_t)~ITEM_STAGED;
@@ -908,6 +895,31 @@ static void evicted(void *arg, uint64_t key, bool was_unread)
 	stats_inc(p->stats, predictor_table[u->item[index] >> ITEM_BY_SHIFT].wrong);
 }
 
+static void evicted(void *arg, uint64_t key, bool was_unread)
+{
+	struct prefetch *p = arg;
+	struct unit *u;
+	uint32_t index;
+
+	lock_scope(&p->lock);
+	u = sets_unit(&p->sets, extent_key_ino(key), &index);
+	if (u)
+		item_lost(p, u, index, was_unread);
+}
+
+static void piece_lost(void *arg, uint64_t ino, uint64_t start, bool was_unread)
+{
+	struct prefetch *p = arg;
+	const struct records *r;
+	uint64_t i;
+
+	lock_scope(&p->lock);
+	r = map64_get(&p->sets.records, ino);
+	i = r && r->set ? records_index(&r->geometry, start + 2 * 4096) : 0;   /* it begins up to two pages before its record */
+	if (r && r->set && i < r->geometry.count)
+		item_lost(p, r->set->unit[0], (uint32_t)i, was_unread);
+}
+
 static void stored(void *arg, uint64_t key, bool is_whole)
 {
 	struct prefetch *p = arg;
@@ -915,7 +927,7 @@ static void stored(void *arg, uint64_t key, bool is_whole)
 	uint32_t index;
 
 	lock_scope(&p->lock);
-	u = unit_of(p, extent_key_ino(key), &index);
+	u = sets_unit(&p->sets, extent_key_ino(key), &index);
 	if (u && is_whole)
 		u->item[index] |= ITEM_RESIDENT;
 }
@@ -939,7 +951,7 @@ static void add_set(struct prefetch *p, struct strbuf *b, const struct set *s)
 	char path[4096] = "";
 
 	if (s->parent > NS_ROOT)
-		ns_path(p->ns, s->parent, path, sizeof(path));
+		ns_path(p->ns, s->parent & ~RECORDS_KEY, path, sizeof(path));
 	strbuf_add(b, b->len > 1 ? ",\n" : "");
 	strbuf_add(b, "{\"path\": ");
 	strbuf_add_json(b, path);
@@ -976,7 +988,7 @@ void prefetch_publish(struct prefetch *p)
 	cache_flow(p->cache, &flow);
 	strbuf_add(&b, "[");
 	lock_acquire(&p->lock);
-	while ((s = map64_next(&p->sets, &pos, NULL))) {
+	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
 		if (s->items && b.len < JSON_MAX - 5000)
 			add_set(p, &b, s);
 		if (s->items && (!last || s->last_ns > last->last_ns))
@@ -1016,9 +1028,9 @@ int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struc
 	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->wake_fd < 0)
 		rc = -errno;
-	p->advisor = (struct cache_advisor){ class_of, evicted, stored, p };
+	p->advisor = (struct cache_advisor){ class_of, evicted, piece_lost, stored, p };
 	if (!rc)
-		rc = pool_new("list", LISTERS, &p->listers);
+		rc = sets_open(&p->sets, &(struct sets_config){ p->ns, &p->lock, recall, listed, p });
 	if (!rc && cfg->recognise && cfg->mode == PREFETCH_AUTO)
 		rc = recogniser_new(p->ns, recognised, p, &p->recogniser);
 	if (!rc)
@@ -1039,8 +1051,7 @@ void prefetch_stop(struct prefetch *p)
 	pthread_join(p->thread, NULL);
 	recogniser_free(p->recogniser);
 	p->recogniser = NULL;
-	pool_free(p->listers);
-	p->listers = NULL;
+	sets_stop(&p->sets);
 	lock_acquire(&p->lock);
 	while (p->in_flight)
 		lock_wait(&p->lock, &p->idle);
@@ -1049,23 +1060,11 @@ void prefetch_stop(struct prefetch *p)
 
 void prefetch_free(struct prefetch *p)
 {
-	struct set *s;
-	size_t pos = 0;
-
 	if (!p)
 		return;
 	recogniser_free(p->recogniser);
-	pool_free(p->listers);
-	while ((s = map64_next(&p->sets, &pos, NULL))) {
-		for (size_t i = 0; i < s->unit_count; i++)
-			unit_free(s->unit[i]);
-		follow_clear(&s->follow);
-		free(s->unit);
-		free(s);
-	}
-	map64_clear(&p->sets);
+	sets_close(&p->sets);
 	streams_clear(&p->streams);
-	free(p->range);
 	free(p->plan_text);
 	if (p->wake_fd >= 0)
 		close(p->wake_fd);

@@ -202,6 +202,15 @@ static void maps_clear(struct recogniser *r)
 	r->map_set = 0;
 }
 
+/* Records are counted as they lie in the file; a loader may leave out a last one, or what follows the last looks like one. */
+static void map_records(const struct recognise_unit *unit, struct index_map *map)
+{
+	map[0].n = unit->count - 1;
+	map[1].n = unit->count;
+	for (uint32_t i = 0; i < unit->count; i++)
+		map[0].item[i] = map[1].item[i] = i;
+}
+
 /* Make the maps of the job's set, unless they are there. */
 static bool maps_make(struct recogniser *r, struct recognise_job *job)
 {
@@ -219,9 +228,11 @@ static bool maps_make(struct recogniser *r, struct recognise_job *job)
 		if (!r->map[m].item)
 			return false;
 	}
-	if (!sort_units(r, job))
+	if (job->unit_count && !job->unit[0].dir)
+		map_records(&job->unit[0], r->map);
+	else if (!sort_units(r, job))
 		return false;
-	for (uint32_t i = 0, n; i < job->unit_count; i += n) {
+	for (uint32_t i = 0, n; i < job->unit_count && job->unit[0].dir; i += n) {
 		for (n = 1; i + n < job->unit_count && job->unit[i + n].dir == job->unit[i].dir; n++)
 			;
 		if (!map_directory(r, &job->unit[i], n, r->map))

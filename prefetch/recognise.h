@@ -49,7 +49,7 @@ struct family {
 	bool is_told;                /* by user.hopper.plan */
 };
 
-/* A directory of the set: its items are ids [first, first + count), numbered from base on. */
+/* A directory of the set: its items are ids [first, first + count), numbered from base on. dir 0: records of one file. */
 struct recognise_unit {
 	uint64_t dir, first;
 	uint32_t count, base;

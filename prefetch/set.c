@@ -11,6 +11,23 @@ enum {
 	TRUST_SHARE = 20,          /* one in so many of the set */
 };
 
+void unit_free(struct unit *u)
+{
+	if (!u)
+		return;
+	free(u->item);
+	free(u);
+}
+
+void set_free(struct set *s)
+{
+	for (size_t i = 0; i < s->unit_count; i++)
+		unit_free(s->unit[i]);
+	follow_clear(&s->follow);
+	free(s->unit);
+	free(s);
+}
+
 struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t count)
 {
 	struct unit *u = calloc(1, sizeof(*u));
@@ -33,14 +50,6 @@ struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t 
 	s->items += count;
 	s->has_grown = true;
 	return u;
-}
-
-void unit_free(struct unit *u)
-{
-	if (!u)
-		return;
-	free(u->item);
-	free(u);
 }
 
 uint64_t set_item_bytes(const struct set *s)
@@ -93,21 +102,24 @@ struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index)
 	return s->unit[low];
 }
 
+/* Of which the next does not end the epoch: records may be asked for twice by the kernel's read-ahead. */
+static uint64_t rereads_allowed(const struct set *s)
+{
+	if (s->consumed * 10 < (s->items - s->unfit) * 9)
+		return REREADS_MAX;
+	return s->records ? REREADS_RECORDS : 0;
+}
+
 enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64_t now_ns)
 {
 	uint8_t *item = &u->item[index];
-	bool has_turned = false;
 
 	s->opens++;
 	s->last_ns = now_ns;
 	if (*item & ITEM_CONSUMED) {
-		s->rereads_in_row++;
-		if (s->consumed * 10 < (s->items - s->unfit) * 9 && s->rereads_in_row <= REREADS_MAX)
-			return SET_REREAD;
-		has_turned = true;
+		/* the owner turns it, then tells of this item again */
+		return s->rereads_in_row++ < rereads_allowed(s) ? SET_REREAD : SET_TURNED;
 	}
-	if (has_turned)
-		return SET_TURNED;   /* the owner turns it, then tells of this item again */
 	s->rereads_in_row = 0;
 	s->is_blocked = false;
 	*item |= ITEM_CONSUMED;

@@ -29,6 +29,7 @@ enum item_flag {
 	ITEM_BY_SHIFT = 5,     /* above: who had it staged (enum predictor_id) */
 };
 
+struct records;
 struct set;
 
 struct unit {
@@ -44,7 +45,8 @@ struct unit {
 };
 
 struct set {
-	uint64_t parent;           /* id of the directory above the units */
+	uint64_t parent;           /* id of the directory above the units; RECORDS_KEY | file of records */
+	struct records *records;   /* borrowed: its items are these; NULL for files */
 	struct unit **unit;        /* owned array of borrowed units */
 	size_t unit_count, next_unit;
 	uint64_t items, unfit, consumed, resident;
@@ -64,11 +66,12 @@ struct set {
 	bool has_grown;            /* in this epoch, so what it covers says nothing of the next */
 };
 
-enum { SET_START_OPENS = 4, REREADS_MAX = 16 };
+enum { SET_START_OPENS = 4, REREADS_MAX = 16, REREADS_RECORDS = 4 };
 
 /* A new unit of the set with all items unread. Returns NULL without memory. */
 struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t count);
 void unit_free(struct unit *u);
+void set_free(struct set *s);
 
 enum set_event { SET_READ, SET_REREAD, SET_TURNED };
 

@@ -318,6 +318,14 @@ static void evicted(void *arg, uint64_t key, bool was_unread)
 	atomic_fetch_add(&evicted_count, 1);
 }
 
+static void piece_lost(void *arg, uint64_t ino, uint64_t start, bool was_unread)
+{
+	(void)arg;
+	(void)ino;
+	(void)start;
+	atomic_fetch_add(&evicted_count, was_unread);
+}
+
 static void stored(void *arg, uint64_t key, bool is_whole)
 {
 	(void)arg;
@@ -328,7 +336,7 @@ static void stored(void *arg, uint64_t key, bool is_whole)
 /* What is unread makes no room for a prefetch; what was consumed does. */
 static void unread_stays_consumed_goes(void **state)
 {
-	static const struct cache_advisor advisor = { class_of, evicted, stored, NULL };
+	static const struct cache_advisor advisor = { class_of, evicted, piece_lost, stored, NULL };
 	struct fixture *f = *state;
 	unsigned held = 0;
 
@@ -355,6 +363,68 @@ static void unread_stays_consumed_goes(void **state)
 	stop(f);
 }
 
+static void want_piece(struct fixture *f, struct wanted *o, uint64_t start, uint32_t len, struct waiter *w)
+{
+	struct ns_attr attr;
+
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "big", 0, &attr), 0);
+	*o = (struct wanted){ .waiter = w };
+	o->want = (struct cache_want){ .key = extent_key(attr.ino, (uint32_t)(start / EXTENT_BYTES)), .piece_start = start,
+				       .piece_len = len, .done = want_done, .arg = o };
+	cache_want(f->cache, &o->want);
+}
+
+/* The origin delivers what is asked for of a file that is read by records, and no more, once the disk is full. */
+static void records_cost_their_own_bytes(void **state)
+{
+	static const struct cache_advisor advisor = { class_of, evicted, piece_lost, stored, NULL };
+	struct fixture *f = *state;
+	struct waiter w = WAITER_INIT;
+	struct wanted o;
+	struct ns_attr attr;
+	uint64_t before, ino;
+
+	class_now = CACHE_UNREAD;
+	start(f, "", 3 << 20, 16 << 20, 60 * NSEC_PER_SEC);
+	cache_set_advisor(f->cache, &advisor);
+	for (unsigned i = 0; i < FILES; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%02u", i);
+		assert_int_equal(read_one(f, name, i, 0, SMALL), 0);
+	}
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "big", 0, &attr), 0);
+	ino = attr.ino;
+	cache_set_records(f->cache, ino, true);
+	before = stats_read(f->stats, STAT_ORIGIN_BYTES);
+	assert_int_equal(read_one(f, "big", 1, EXTENT_BYTES + 8192, 5000), 0);
+	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000);
+	assert_int_equal(read_one(f, "big", 1, EXTENT_BYTES + 8192 + 100, 4000), 0);
+	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000);
+	/* a piece that was wanted serves every read within it */
+	want_piece(f, &o, 2 * EXTENT_BYTES + 40960, 81920, &w);
+	assert_int_equal(waiter_wait(&w, 1), 0);
+	assert_int_equal(o.bytes, 81920);
+	for (unsigned at = 0; at + 7000 <= 81920; at += 7000)
+		assert_int_equal(read_one(f, "big", 1, 2 * EXTENT_BYTES + 40960 + at, 7000), 0);
+	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000 + 81920);
+	/* over a border: each side from where it is */
+	want_piece(f, &o, 2 * EXTENT_BYTES - 8192, 8192, &w);
+	assert_int_equal(waiter_wait(&w, 2), 0);
+	assert_int_equal(read_one(f, "big", 1, 2 * EXTENT_BYTES - 8192, 12288), 0);
+	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000 + 81920 + 8192 + 4096);
+	want_piece(f, &o, BIG - 10, 11, &w);
+	assert_int_equal(waiter_wait(&w, 3), -ENOENT);
+	cache_release_pieces(f->cache, ino, 0, BIG);
+	/* any more it is not read by records */
+	cache_set_records(f->cache, ino, false);
+	assert_int_equal(read_one(f, "big", 1, 100, 100), 0);
+	while (stats_read(f->stats, STAT_ORIGIN_BYTES) - before < EXTENT_BYTES)
+		usleep(1000);
+	cache_set_advisor(f->cache, NULL);
+	stop(f);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -367,6 +437,7 @@ int main(void)
 		CASE(memory_is_a_hard_limit),
 		CASE(wants_join_and_are_joined),
 		CASE(unread_stays_consumed_goes),
+		CASE(records_cost_their_own_bytes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

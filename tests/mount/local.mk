@@ -10,6 +10,7 @@ MOUNT_TESTS = \
 	tests/mount/options.sh \
 	tests/mount/order.sh \
 	tests/mount/permissions.sh \
+	tests/mount/records.sh \
 	tests/mount/reuse.sh \
 	tests/mount/stats.sh \
 	tests/mount/tools.sh \
