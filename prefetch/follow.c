@@ -29,6 +29,12 @@ static void order_drop(struct follow *f)
 	f->order = NULL;
 }
 
+/* Is there an order that is more than a guess that this epoch goes as the last? */
+static bool is_followed(const struct follow *f)
+{
+	return f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order));
+}
+
 static void record(struct follow *f, uint32_t item, uint32_t items)
 {
 	if (f->order && f->order->by != PREDICTOR_REPLAY && order_is_confirmed(f->order)) {
@@ -122,11 +128,14 @@ static bool has_new_evidence(const struct follow *f, const struct set *s)
 
 struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t now_ns)
 {
-	if (f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order)))
+	if (is_followed(f))
 		return NULL;
-	if (!f->seen_count) {
+	if (!f->seen_count || f->has_learnt) {
 		/* a new epoch of a known family */
-		bool has_guess = (f->family.kind != FAMILY_NONE && f->family.kind != FAMILY_LONE_SEED) ||
+		bool has_guess;
+
+		f->has_learnt = false;
+		has_guess = (f->family.kind != FAMILY_NONE && f->family.kind != FAMILY_LONE_SEED) ||
 				 (f->is_as_past && s->epoch < f->past_count);
 
 		return has_guess ? job_new(f, s, RECOGNISE_USUAL) : NULL;
@@ -218,11 +227,9 @@ void follow_load(struct follow *f, const void *data, size_t len)
 
 bool follow_install(struct follow *f, struct recognise_job *job)
 {
-	bool is_tried = f->order && (f->order->by != PREDICTOR_REPLAY || order_is_confirmed(f->order));
-
 	if (job->depth == RECOGNISE_ALL)
 		f->sweeps_failed = job->is_found ? 0 : f->sweeps_failed + 1;
-	if (is_tried || !job->is_found || !fits_what_was_seen(job->order, f))
+	if (is_followed(f) || !job->is_found || !fits_what_was_seen(job->order, f))
 		return false;
 	order_drop(f);
 	f->order = job->order;
@@ -231,6 +238,15 @@ bool follow_install(struct follow *f, struct recognise_job *job)
 		f->order->residues[i] |= f->residues[i];
 	f->family = job->family;
 	remember(f, job->epoch);
+	return true;
+}
+
+bool follow_learn(struct follow *f, const struct recognise_job *job)
+{
+	if (!job->is_found || is_followed(f) || f->family.kind != FAMILY_NONE || job->family.kind == FAMILY_LONE_SEED)
+		return false;
+	f->family = job->family;
+	f->has_learnt = true;
 	return true;
 }
 

@@ -31,6 +31,7 @@ struct follow {
 	bool is_partial;                  /* not all of this epoch was recorded */
 	uint32_t stride;                  /* ranks of the last epoch, and which of them read here */
 	uint64_t residues[ORDER_STRIDE_MAX / 64];
+	bool has_learnt;                  /* the family is news: this epoch follows from it */
 	bool has_replayed;                /* the last epoch went as the one before it: so will this, as long as it does */
 	unsigned jobs, sweeps_failed, vain_epochs;
 	enum recognise_depth depth;       /* asked for in this epoch */
@@ -51,6 +52,9 @@ struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t
 
 /* The recogniser is done. Takes what it wants of @job; returns whether an order is followed now that was not. */
 bool follow_install(struct follow *f, struct recognise_job *job);
+
+/* It is done with an epoch that is over: what it found tells of this one. Returns whether it is worth asking again. */
+bool follow_learn(struct follow *f, const struct recognise_job *job);
 
 /* The epoch ended. */
 void follow_turn(struct follow *f);

@@ -49,6 +49,8 @@ enum {
 
 #define SET_LIVE_NS (600 * NSEC_PER_SEC)    /* a set not read for so long is no pattern */
 
+#define ACTIVE_NS NSEC_PER_SEC              /* a set read so lately is being read */
+
 #define SOON_NS (250 * NSEC_PER_MSEC)       /* between two opens of one sample */
 
 struct recent {
@@ -91,6 +93,7 @@ struct prefetch {
 	unsigned recent_at, in_flight;
 	uint64_t in_flight_bytes;
 	bool is_short_of_memory;
+	uint64_t consumed_count;            /* items: each makes room; from 1 on */
 	uint64_t wake_ns;                   /* of the token bucket, 0 for none */
 	uint64_t first_ns, read_bytes;
 };
@@ -192,9 +195,11 @@ static void recognised(void *arg, struct recognise_job *job)
 	lock_acquire(&p->lock);
 	s = map64_get(&p->sets.by_key, job->set);
 	if (s && s->epoch == job->epoch && follow_install(&s->follow, job)) {
-		s->is_blocked = false;
+		s->blocked_at = 0;
 		s->order_extent = 0;
 		note = follow_save(&s->follow, &len);
+	} else if (s && s->epoch != job->epoch && follow_learn(&s->follow, job)) {
+		ask(p, s, clock_ns());
 	}
 	lock_release(&p->lock);
 	note_name(job->set, name, sizeof(name));
@@ -252,6 +257,7 @@ static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64
 		event = set_consume(s, u, index, o->time_ns);
 	}
 	if (event == SET_READ) {
+		p->consumed_count++;
 		consumed(p, u, index, bytes);
 		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
 		ask(p, s, o->time_ns);
@@ -277,10 +283,8 @@ static void on_open(struct prefetch *p, const struct observation *o)
 		return;
 	lock_acquire(&p->lock);
 	u = sets_unit(&p->sets, o->ino, &index);
-	if (!u && (s = sets_get(&p->sets, dir.ino == NS_ROOT ? 0 : dir.parent))) {
-		sets_add_directory(&p->sets, s, attr.parent);
+	if (!u && sets_home(&p->sets, dir.ino, dir.parent))
 		u = sets_unit(&p->sets, o->ino, &index);
-	}
 	if (!u || u->item[index] & ITEM_UNFIT || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
 		lock_release(&p->lock);
 		return;
@@ -409,7 +413,8 @@ static void item_fetched(struct prefetch *p, struct fetch *f, int err, uint64_t 
 		*item |= ITEM_RESIDENT;
 	if (err == -ENOSPC || err == -EAGAIN) {
 		f->unit->is_exhausted = false;
-		s->is_blocked |= err == -ENOSPC;
+		if (err == -ENOSPC)
+			s->blocked_at = p->consumed_count;
 		if (s->follow.order && f->at <= s->follow.order->cursor) {
 			s->follow.order->cursor = f->at;
 			s->order_extent = 0;
@@ -625,7 +630,8 @@ static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, 
 	return false;
 }
 
-static bool prepare_from_sets(struct prefetch *p, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
+/* From the sets that are read now, or those that wait for their turn (validation between epochs). Lock held. */
+static bool prepare_from_sets(struct prefetch *p, bool is_active, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
 {
 	uint64_t now = clock_ns();
 	struct set *s;
@@ -634,7 +640,8 @@ static bool prepare_from_sets(struct prefetch *p, const struct cache_flow *flow,
 	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
 		struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
 
-		if (s->is_blocked || now - s->last_ns > SET_LIVE_NS)
+		if (s->blocked_at == p->consumed_count || now - s->last_ns > SET_LIVE_NS ||
+		    (now - s->last_ns < ACTIVE_NS) != is_active)
 			continue;
 		if (o && prepare_ordered(p, s, o, flow, f, ret_key))
 			return true;
@@ -683,7 +690,8 @@ static void issue(struct prefetch *p)
 		lock_acquire(&p->lock);
 		p->wake_ns = 0;
 		has = prepare_from_streams(p, &flow, f, &key) ||
-		      (p->cfg.mode == PREFETCH_AUTO && prepare_from_sets(p, &flow, f, &key));
+		      (p->cfg.mode == PREFETCH_AUTO && (prepare_from_sets(p, true, &flow, f, &key) ||
+						       prepare_from_sets(p, false, &flow, f, &key)));
 		lock_release(&p->lock);
 		if (!has) {
 			free(f);
@@ -951,7 +959,7 @@ static void add_set(struct prefetch *p, struct strbuf *b, const struct set *s)
 	char path[4096] = "";
 
 	if (s->parent > NS_ROOT)
-		ns_path(p->ns, s->parent & ~RECORDS_KEY, path, sizeof(path));
+		ns_path(p->ns, s->parent & ~KEY_KINDS, path, sizeof(path));
 	strbuf_add(b, b->len > 1 ? ",\n" : "");
 	strbuf_add(b, "{\"path\": ");
 	strbuf_add_json(b, path);
@@ -1021,6 +1029,7 @@ int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struc
 	p->cache = cache;
 	p->ns = cache_ns(cache);
 	p->stats = stats;
+	p->consumed_count = 1;
 	lock_init(&p->lock, "prefetch", RANK_PREFETCH);
 	lock_cond_init(&p->idle);
 	observe_init(&p->queue);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "prefetch/set.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "lib/clock.h"
@@ -10,6 +11,46 @@ enum {
 	TRUST_ITEMS = 256,
 	TRUST_SHARE = 20,          /* one in so many of the set */
 };
+
+void set_unturn(struct set *s)
+{
+	for (size_t i = 0; i < s->unit_count; i++) {
+		struct unit *u = s->unit[i];
+
+		for (uint32_t k = 0; k < u->count; k++) {
+			if (!(u->item[k] & (ITEM_UNFIT | ITEM_CONSUMED)))
+				s->consumed++;
+			if (!(u->item[k] & ITEM_UNFIT))
+				u->item[k] |= ITEM_CONSUMED;
+		}
+	}
+	s->follow.is_partial = true;
+}
+
+int set_absorb(struct set *s, struct set *from)
+{
+	struct unit **bigger = realloc(s->unit, (s->unit_count + from->unit_count + 1) * sizeof(*bigger));
+
+	if (!bigger || s->items + from->items > UINT32_MAX)
+		return -ENOMEM;
+	s->unit = bigger;
+	for (size_t i = 0; i < from->unit_count; i++) {
+		struct unit *u = from->unit[i];
+
+		u->set = s;
+		u->base = (uint32_t)s->items;
+		s->items += u->count;
+		s->unit[s->unit_count++] = u;
+	}
+	s->unfit += from->unfit;
+	s->consumed += from->consumed;
+	s->staged += from->staged;
+	s->bytes_seen += from->bytes_seen;
+	s->sizes_seen += from->sizes_seen;
+	s->has_grown = true;
+	from->unit_count = 0;
+	return 0;
+}
 
 void unit_free(struct unit *u)
 {
@@ -79,7 +120,7 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 	s->epoch++;
 	s->consumed = s->rereads_in_row = s->staged = 0;
 	s->epoch_started_ns = now_ns;
-	s->is_blocked = false;
+	s->blocked_at = 0;
 	s->order_extent = 0;
 	follow_turn(&s->follow);
 }
@@ -116,12 +157,12 @@ enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64
 
 	s->opens++;
 	s->last_ns = now_ns;
+	s->alone_below = 0;
 	if (*item & ITEM_CONSUMED) {
 		/* the owner turns it, then tells of this item again */
 		return s->rereads_in_row++ < rereads_allowed(s) ? SET_REREAD : SET_TURNED;
 	}
 	s->rereads_in_row = 0;
-	s->is_blocked = false;
 	*item |= ITEM_CONSUMED;
 	s->consumed++;
 	if (s->consumed >= TRUST_ITEMS || s->consumed * TRUST_SHARE >= s->items)

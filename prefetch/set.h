@@ -45,7 +45,9 @@ struct unit {
 };
 
 struct set {
-	uint64_t parent;           /* id of the directory above the units; RECORDS_KEY | file of records */
+	uint64_t parent;           /* its key: id of the directory above the units, or see sets.h */
+	struct set *above;         /* borrowed: of a directory that is a set alone, the set of its siblings */
+	unsigned alone_below;      /* sets below that were begun since this one was read */
 	struct records *records;   /* borrowed: its items are these; NULL for files */
 	struct unit **unit;        /* owned array of borrowed units */
 	size_t unit_count, next_unit;
@@ -62,7 +64,7 @@ struct set {
 	uint32_t order_extent;     /* next extent of the item at the order's cursor */
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
-	bool is_blocked;           /* the cache is full of what is unread */
+	uint64_t blocked_at;       /* the owner's count of items consumed when the cache was found full of the unread; 0 */
 	bool has_grown;            /* in this epoch, so what it covers says nothing of the next */
 };
 
@@ -70,6 +72,11 @@ enum { SET_START_OPENS = 4, REREADS_MAX = 16, REREADS_RECORDS = 4 };
 
 /* A new unit of the set with all items unread. Returns NULL without memory. */
 struct unit *set_add_unit(struct set *s, uint64_t dir, uint64_t first, uint32_t count);
+/* The epoch that seemed to end goes on, with more to come: its items are consumed. */
+void set_unturn(struct set *s);
+
+/* All units of @from become units of @s, as they are. @from is empty then. 0 or -ENOMEM. */
+int set_absorb(struct set *s, struct set *from);
 void unit_free(struct unit *u);
 void set_free(struct set *s);
 

@@ -134,6 +134,43 @@ struct set *sets_get(struct sets *t, uint64_t key)
 	return s;
 }
 
+/* Directories are read one after the other: what was begun alone belongs to @s, and what was read through is behind the reader. */
+static void take_in(struct sets *t, struct set *s)
+{
+	struct set *l;
+	uint64_t key;
+	size_t pos = 0;
+
+	if (s->alone_below)
+		set_unturn(s);
+	while ((l = map64_next(&t->by_key, &pos, &key))) {
+		if (l->above != s)
+			continue;
+		if (l->epoch)
+			set_unturn(l);
+		if (set_absorb(s, l))
+			continue;
+		map64_remove(&t->by_key, key);
+		set_free(l);
+		pos = 0;
+	}
+}
+
+struct set *sets_home(struct sets *t, uint64_t dir, uint64_t parent)
+{
+	struct set *s = sets_get(t, dir == NS_ROOT ? 0 : parent), *alone;
+
+	if (s && s->epoch && !s->is_joined && ++s->alone_below < JOIN_UNITS - 1 && (alone = sets_get(t, ALONE_KEY | dir))) {
+		alone->above = s;
+		s = alone;
+	} else if (s) {
+		take_in(t, s);
+	}
+	if (s)
+		sets_add_directory(t, s, dir);
+	return s;
+}
+
 /* ---- siblings ---- */
 
 static int sibling_add(void *arg, const char *name, const struct ns_attr *attr)
@@ -192,7 +229,7 @@ void sets_join_siblings(struct sets *t, struct set *s)
 {
 	struct siblings *found;
 
-	if (s->is_joined || !s->parent || s->opens < JOIN_OPENS || directories_of(s) < JOIN_UNITS)
+	if (s->is_joined || !s->parent || s->parent & KEY_KINDS || s->opens < JOIN_OPENS || directories_of(s) < JOIN_UNITS)
 		return;
 	found = calloc(1, sizeof(*found));
 	if (!found)

@@ -3,8 +3,10 @@
  * The sets of a mount: which set a file belongs to. Files of one directory form units, directories below one parent
  * form a set; a file that is read by records is a set of its own.
  *
- *   first open in a directory: sets_add_directory
+ *   first open in a directory: sets_home
  *   JOIN_UNITS directories read below one parent: sets_join_siblings takes in all, listing them ahead
+ *   an epoch went by without a directory (val/ beside train/): it is a set of its own,
+ *   until a third one shows that directories are read one after the other
  *
  * Everything with the owner's lock held, but sets_open and sets_close.
  */
@@ -34,7 +36,7 @@ struct sets_config {
 
 struct sets {
 	struct sets_config cfg;          /* immutable */
-	struct map64 by_key;             /* parent id, or RECORDS_KEY | file id -> struct set, owned */
+	struct map64 by_key;             /* parent id, ALONE_KEY | directory, RECORDS_KEY | file -> struct set, owned */
 	struct range *range;             /* of all units, sorted; owned */
 	size_t range_count;
 	struct map64 records;            /* file id -> struct records, owned */
@@ -43,6 +45,8 @@ struct sets {
 };
 
 #define RECORDS_KEY (1ULL << 63)
+#define ALONE_KEY (1ULL << 62)
+#define KEY_KINDS (RECORDS_KEY | ALONE_KEY)
 
 /* The directories directly below one. */
 struct siblings {
@@ -59,6 +63,9 @@ struct unit *sets_unit(const struct sets *t, uint64_t ino, uint32_t *ret_index);
 
 /* The set with @key, made if need be; NULL without memory. */
 struct set *sets_get(struct sets *t, uint64_t key);
+
+/* The set that files of @dir below @parent join, which are no set's yet; they are units of it then. NULL without memory. */
+struct set *sets_home(struct sets *t, uint64_t dir, uint64_t parent);
 
 /* A directory's files become units of the set, but those that are some set's already. */
 void sets_add_directory(struct sets *t, struct set *s, uint64_t dir);

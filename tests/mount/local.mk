@@ -12,6 +12,7 @@ MOUNT_TESTS = \
 	tests/mount/permissions.sh \
 	tests/mount/records.sh \
 	tests/mount/reuse.sh \
+	tests/mount/sets.sh \
 	tests/mount/stats.sh \
 	tests/mount/tools.sh \
 	tests/mount/torch.sh \
