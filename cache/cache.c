@@ -474,6 +474,7 @@ static int start_threads(struct cache *c)
 {
 	int rc = pool_new("store", STORE_THREADS, &c->pool);
 
+	c->wants_eviction = true;   /* size= may be less than it was last time */
 	if (!rc)
 		rc = -pthread_create(&c->timer, NULL, fill_timer_thread, c);
 	if (!rc)
