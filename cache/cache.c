@@ -254,6 +254,11 @@ void cache_whole_end(struct cache *c, uint64_t ino)
 	disk_whole_close(c->disk, ino);
 }
 
+void cache_prefer_whole(struct cache *c)
+{
+	disk_prefer_whole(c->disk);
+}
+
 static bool is_pinned(void *arg, uint64_t key)
 {
 	struct cache *c = arg;

@@ -76,6 +76,9 @@ void cache_unpin(struct cache *c, uint64_t ino);
 int cache_whole_fd(struct cache *c, const struct ns_attr *attr, bool may_block, int *ret_fd);
 void cache_whole_end(struct cache *c, uint64_t ino);
 
+/* Somebody is going to call cache_whole_fd(): see disk_prefer_whole(). */
+void cache_prefer_whole(struct cache *c);
+
 /* One read; owned by the caller, zeroed before use. */
 struct cache_read {
 	struct ns_attr attr;     /* which file, which version */

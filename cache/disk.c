@@ -742,6 +742,19 @@ static int write_place(struct transfer *t)
 	return 0;
 }
 
+void disk_prefer_whole(struct disk *d)
+{
+	atomic_store(&d->prefers_whole, true);
+}
+
+static bool stays_raw(struct disk *d, const struct disk_io *io)
+{
+	if (io->object_bytes <= DISK_WHOLE_MIN || d->codec.mode == DISK_CODEC_LZ4 || !atomic_load(&d->prefers_whole))
+		return false;
+	lock_scope(&d->lock);
+	return d->used_bytes + d->reserved_bytes < limit_now(d) / 2;
+}
+
 static void write_work(struct work *w)
 {
 	struct transfer *t = container_of(w, struct transfer, work);
@@ -749,7 +762,7 @@ static void write_work(struct work *w)
 	size_t stored = io->len;
 	int rc;
 
-	t->stored = codec_compress(&t->disk->codec, io->buf, io->len, &stored);
+	t->stored = stays_raw(t->disk, io) ? NULL : codec_compress(&t->disk->codec, io->buf, io->len, &stored);
 	t->record = (struct record){
 		.version = io->version, .checksum = XXH3_64bits(io->buf, io->len),
 		.stored_len = (uint32_t)stored, .raw_len = (uint32_t)io->len,

@@ -116,6 +116,12 @@ uint64_t disk_drop(struct disk *d, uint64_t key);
 int disk_whole_open(struct disk *d, uint64_t ino, uint64_t version, uint64_t size, bool may_block, int *ret_fd);
 void disk_whole_close(struct disk *d, uint64_t ino);
 
+/*
+ * From now on the codec leaves whole objects alone while less than half of the limit is used, unless it is
+ * DISK_CODEC_LZ4: what is compressed cannot be lent.
+ */
+void disk_prefer_whole(struct disk *d);
+
 /* Bytes that should be freed now to be back under the low watermark; 0 while under the high one. */
 uint64_t disk_excess(struct disk *d);
 

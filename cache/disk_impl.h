@@ -75,6 +75,7 @@ struct disk {
 	uint64_t limit_bytes, min_free_bytes;
 	pthread_t committer;
 	_Atomic uint64_t index_bytes;
+	_Atomic bool prefers_whole;    /* somebody can make use of whole objects */
 
 	struct lock lock;
 	pthread_cond_t changed;

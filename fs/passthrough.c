@@ -167,6 +167,7 @@ int passthrough_enable(struct passthrough *p, int device_fd)
 	backing_close(device_fd, id);
 	p->device_fd = device_fd;
 	atomic_store(&p->is_on, true);
+	cache_prefer_whole(p->cache);
 	return 0;
 }
 

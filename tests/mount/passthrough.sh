@@ -6,8 +6,9 @@
 need_root
 for i in 0 1 2 3 4 5 6 7; do head -c $((6000000 + i * 111111)) /dev/urandom >"$origin/f$i"; done
 head -c 9000000 /dev/urandom >"$origin/big"
-extents=$(($(cat "$origin"/* | wc -c) / 1048576 + 9))
+extents=$(($(cat "$origin"/* | wc -c) / 1048576 + 10))
 : >"$origin/zero"
+yes hopper | head -c 5000000 >"$origin/text"
 echo small >"$origin/small"
 
 cached() { getfattr -n user.hopper.cached --only-values --absolute-names "$mnt/$1"; }
@@ -36,7 +37,8 @@ fill big
 check "$(stat_of reads.passthrough_opens)" -eq 0 "opens beside a handle of the daemon's"
 exec 7<&-
 opens_by_kernel big || fail "a complete file is not opened by the kernel"
-fill f0 f1 f2 f3 f4 f5 f6 f7
+fill f0 f1 f2 f3 f4 f5 f6 f7 text
+opens_by_kernel text || fail "a compressible file, while there is room"
 
 # The same bytes by every way, and no request.
 wait_for 'for f in 0 1 2 3 4 5 6 7; do opens_by_kernel f$f || return 1; done' || fail "complete files"
@@ -88,14 +90,14 @@ stop
 # After a clean stop it is believed, with verify=always verified first, with open=daemon not used.
 start "$origin" prefetch=off
 same_tree
-check "$(stat_of reads.passthrough_opens)" -eq 9 "opens by the kernel after a restart"
+check "$(stat_of reads.passthrough_opens)" -eq 10 "opens by the kernel after a restart"
 check "$(stat_of reads.requests)" -eq 1
 check "$(stat_of disk.verified)" -le 1 "verified after a clean stop"
 stop
 start "$origin" prefetch=off,verify=always
 same_tree
-check "$(stat_of reads.passthrough_opens)" -eq 9 "opens by the kernel with verify=always"
-check "$(stat_of disk.verified)" -ge "$((extents - 9))" "verified with verify=always"
+check "$(stat_of reads.passthrough_opens)" -eq 10 "opens by the kernel with verify=always"
+check "$(stat_of disk.verified)" -ge "$((extents - 10))" "verified with verify=always"
 stop
 start "$origin" prefetch=off,open=daemon
 same_tree
