@@ -5,7 +5,9 @@
  * A read:   disk_read -> find (pending, then index) -> diskio -> [worker if
  *           large] checksum, codec -> done.
  * A drop:   record out of reach at once; the space is freed when no read of it is in
- *           flight any more, so that no reader meets another extent's bytes.
+ *           flight any more, so that no reader meets another extent's bytes. In the
+ *           file of a whole object an extent comes back to the same place: a write
+ *           waits for a punch on its way there, and a punch is left out once a write began.
  *
  * `pending` holds what the index does not say yet: new records and deletions.
  * One committer writes it out in groups. The lock protects all tables; it is

@@ -39,7 +39,7 @@ struct fs {
 /* ops.c: the table given to libfuse; its user data is a struct fs. */
 extern const struct fuse_lowlevel_ops fs_ops;
 
-/* passes the outcome of INIT on: the open policy is settled. ops.c */
+/* ops.c: INIT was answered; settles how files are opened, before the first is. */
 void fs_ready(struct fs *fs, int device_fd);
 
 /* xattr.c */
