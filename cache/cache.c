@@ -311,6 +311,29 @@ void cache_unpin(struct cache *c, uint64_t ino)
 	free(p);
 }
 
+int cache_whole_fd(struct cache *c, const struct ns_attr *attr, bool may_block, int *ret_fd)
+{
+	int rc;
+
+	if (attr->version.size <= DISK_WHOLE_MIN)
+		return -ENOENT;
+	rc = disk_whole_open(c->disk, attr->ino, version_hash(&attr->version), attr->version.size, may_block, ret_fd);
+	/* its reads will not be seen: this is the one use eviction can know of */
+	for (uint32_t no = 0; !rc && extent_len(attr, no); no++)
+		evict_hit(c->evict, extent_key(attr->ino, no));
+	return rc;
+}
+
+void cache_whole_end(struct cache *c, uint64_t ino)
+{
+	disk_whole_close(c->disk, ino);
+}
+
+void cache_prefer_whole(struct cache *c)
+{
+	disk_prefer_whole(c->disk);
+}
+
 static bool is_pinned(void *arg, uint64_t key)
 {
 	struct cache *c = arg;
@@ -531,6 +554,7 @@ static int start_threads(struct cache *c)
 {
 	int rc = pool_new("store", STORE_THREADS, &c->pool);
 
+	c->wants_eviction = true;   /* size= may be less than it was last time */
 	if (!rc)
 		rc = -pthread_create(&c->timer, NULL, fill_timer_thread, c);
 	if (!rc)

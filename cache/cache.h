@@ -68,6 +68,17 @@ struct origin *cache_origin(struct cache *c);
 void cache_pin(struct cache *c, const struct ns_attr *attr);
 void cache_unpin(struct cache *c, uint64_t ino);
 
+/*
+ * A read-only descriptor of the cache's own file of an object that is wholly there, for the kernel to read instead of us.
+ * The object stays as it is until cache_whole_end(), called once for each success. Errors
+ * are disk_whole_open()'s, none of them the reader's business: -EAGAIN asks for another call with @may_block, the others for cache_read().
+ */
+int cache_whole_fd(struct cache *c, const struct ns_attr *attr, bool may_block, int *ret_fd);
+void cache_whole_end(struct cache *c, uint64_t ino);
+
+/* Somebody is going to call cache_whole_fd(): see disk_prefer_whole(). */
+void cache_prefer_whole(struct cache *c);
+
 /* One read; owned by the caller, zeroed before use. */
 struct cache_read {
 	struct ns_attr attr;     /* which file, which version */

@@ -5,7 +5,9 @@
  * A read:   disk_read -> find (pending, then index) -> diskio -> [worker if
  *           large] checksum, codec -> done.
  * A drop:   record out of reach at once; the space is freed when no read of it is in
- *           flight any more, so that no reader meets another extent's bytes.
+ *           flight any more, so that no reader meets another extent's bytes. In the
+ *           file of a whole object an extent comes back to the same place: a write
+ *           waits for a punch on its way there, and a punch is left out once a write began.
  *
  * `pending` holds what the index does not say yet: new records and deletions.
  * One committer writes it out in groups. The lock protects all tables; it is
@@ -25,9 +27,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
-#include "cache/codec.h"
+#include "cache/disk_impl.h"
 #include "cache/diskio.h"
-#include "cache/segment.h"
 #include "cache/store.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
@@ -43,7 +44,6 @@ enum {
 	INLINE_BYTES = 256 * 1024,     /* checksums up to this run on the completion thread */
 	DOWN_AFTER = 8,                /* errors in a row */
 	WALK_BATCH = 1024,             /* records a walk visits per transaction */
-	EXTENT_SHIFT = 20,
 	INDEX_STEP = 512 * 1024,
 };
 
@@ -52,62 +52,6 @@ enum {
 #define WRITEBACK_GAP_NS (250 * NSEC_PER_MSEC)
 #define FS_CHECK_NS NSEC_PER_SEC
 #define PROBE_NS (10 * NSEC_PER_SEC)
-
-enum kind { KIND_PACKED = 1, KIND_WHOLE = 2 };
-
-/* One extent in the index. */
-struct record {
-	uint64_t version, checksum;    /* XXH3 of the uncompressed bytes */
-	uint32_t stored_len, raw_len;
-	uint32_t segment, slot;        /* packed: segment and 4-KiB slot in it */
-	uint8_t dir, codec, kind, unused[5];
-};
-
-/* What the index does not say yet about a key. */
-struct pending {
-	struct record record;
-	bool is_deletion;
-	uint64_t change;               /* tells a newer entry from the one committed */
-};
-
-/* Reads in flight of one key's record. */
-struct busy {
-	struct record record;
-	unsigned readers;
-	bool is_dropped;               /* free the space when the last reader leaves */
-};
-
-struct disk_dir {
-	int fd;                        /* not owned */
-	int objects_fd;                /* DIR/objects; owned */
-	struct segments segments;
-};
-
-struct disk {
-	struct store *store;
-	struct stats *stats;
-	MDB_dbi table;
-	struct diskio *io;
-	struct pool *workers;
-	struct codec codec;
-	struct disk_dir *dirs;
-	unsigned dir_count;
-	uint64_t limit_bytes, min_free_bytes;
-	pthread_t committer;
-	_Atomic uint64_t index_bytes;
-
-	struct lock lock;
-	pthread_cond_t changed;
-	/* protected by lock */
-	struct map64 pending, busy;
-	uint64_t used_bytes, reserved_bytes, objects, changes;
-	uint64_t fs_free_bytes, fs_checked_ns;
-	unsigned in_flight;            /* io between submit and done */
-	unsigned whole_writes;         /* of these, writes into files of whole objects, from before the file is opened */
-	unsigned errors_in_row;
-	uint64_t probe_ns;             /* when down: next write allowed */
-	bool is_closing;
-};
 
 /* disk_io.priv */
 struct transfer {
@@ -118,6 +62,7 @@ struct transfer {
 	struct record record;
 	struct segment *segment;       /* busy while in flight, or NULL */
 	int fd;                        /* of a whole object: owned */
+	bool in_range;                 /* a write that has its range */
 	void *stored;                  /* compressed bytes: owned, or NULL */
 	int err;
 };
@@ -144,7 +89,7 @@ static int record_from_index(struct disk *d, uint64_t key, struct record *ret)
 }
 
 /* Called with the lock held (the index is memory-mapped: a look-up does no system call). */
-static int record_find(struct disk *d, uint64_t key, struct record *ret)
+int record_find(struct disk *d, uint64_t key, struct record *ret)
 {
 	struct pending *p = map64_get(&d->pending, key);
 
@@ -286,18 +231,18 @@ static void object_name(uint64_t key, uint64_t version, char *buf, size_t size)
 		 (unsigned long long)ino, (unsigned long long)version);
 }
 
-static int object_open(struct disk_dir *dir, uint64_t key, uint64_t version, bool create)
+int object_open(struct disk_dir *dir, uint64_t key, uint64_t version, int flags)
 {
 	char name[64];
-	int fd, flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0);
+	int fd;
 
 	object_name(key, version, name, sizeof(name));
-	fd = openat(dir->objects_fd, name, flags, 0600);
-	if (fd < 0 && errno == ENOENT && create) {
+	fd = openat(dir->objects_fd, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 && errno == ENOENT && flags & O_CREAT) {
 		name[2] = 0;
 		mkdirat(dir->objects_fd, name, 0700);
 		name[2] = '/';
-		fd = openat(dir->objects_fd, name, flags, 0600);
+		fd = openat(dir->objects_fd, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
 	}
 	return fd < 0 ? -errno : fd;
 }
@@ -308,15 +253,29 @@ static uint64_t record_offset(uint64_t key, const struct record *r)
 				       (uint64_t)r->slot * SLOT_BYTES;
 }
 
+static void unlink_object(struct disk_dir *dir, uint64_t key, uint64_t version)
+{
+	char name[64];
+
+	object_name(key, version, name, sizeof(name));
+	unlinkat(dir->objects_fd, name, 0);
+}
+
 /* Give the bytes of a record back to the file system. No lock held. */
 static void punch(struct disk *d, uint64_t key, const struct record *r, int segment_fd)
 {
 	struct disk_dir *dir = &d->dirs[r->dir];
-	int fd = r->kind == KIND_WHOLE ? object_open(dir, key, r->version, false) : segment_fd;
+	int fd = r->kind == KIND_WHOLE ? object_open(dir, key, r->version, O_RDWR) : segment_fd;
 	struct stat st;
 
 	if (fd < 0)
 		return;
+	if (r->kind == KIND_WHOLE && whole_is_lent(fd)) {
+		/* zeros must not appear under that reader: the file goes out of reach instead, whole, and lives as long as it is read */
+		unlink_object(dir, key, r->version);
+		close(fd);
+		return;
+	}
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)record_offset(key, r),
 		      (off_t)record_bytes(r)) && errno != EOPNOTSUPP)
 		log_warn("cache disk: cannot free space: %s", strerror(errno));
@@ -324,14 +283,73 @@ static void punch(struct disk *d, uint64_t key, const struct record *r, int segm
 		return;
 	/* an extent on its way into this file has no blocks yet: then the empty file stays, until the next start sweeps it */
 	lock_acquire(&d->lock);
-	if (!d->whole_writes && !fstat(fd, &st) && st.st_blocks == 0) {
-		char name[64];
-
-		object_name(key, r->version, name, sizeof(name));
-		unlinkat(dir->objects_fd, name, 0);
-	}
+	if (!d->whole_writes && !fstat(fd, &st) && st.st_blocks == 0)
+		unlink_object(dir, key, r->version);
 	lock_release(&d->lock);
 	close(fd);
+}
+
+/* ---- ranges of whole objects ---- */
+
+static struct range *range_get(struct disk *d, uint64_t key)
+{
+	struct range *g = map64_get(&d->ranges, key);
+
+	if (g)
+		return g;
+	g = calloc(1, sizeof(*g));
+	if (g && map64_put(&d->ranges, key, g)) {
+		free(g);
+		return NULL;
+	}
+	return g;
+}
+
+static void range_put(struct disk *d, uint64_t key, struct range *g)
+{
+	if (g->writers || g->punchers)
+		return;
+	map64_remove(&d->ranges, key);
+	free(g);
+	pthread_cond_broadcast(&d->changed);
+}
+
+/* Before a write: a punch on its way would take the new bytes with it. Called with the lock held, which it may drop to wait. */
+static int range_write_begin(struct disk *d, uint64_t key)
+{
+	struct range *g;
+
+	while ((g = map64_get(&d->ranges, key)) && g->punchers)
+		lock_wait(&d->lock, &d->changed);
+	g = range_get(d, key);
+	if (!g)
+		return -ENOMEM;
+	g->writers++;
+	return 0;
+}
+
+static void range_write_end(struct disk *d, uint64_t key)
+{
+	struct range *g = map64_get(&d->ranges, key);
+
+	g->writers--;
+	range_put(d, key, g);
+}
+
+/* Before a punch: NULL if the range holds, or is about to hold, bytes that came after @r. */
+static struct range *range_punch_begin(struct disk *d, uint64_t key, const struct record *r)
+{
+	struct range *g = map64_get(&d->ranges, key);
+	struct record now;
+
+	if (g && g->writers)
+		return NULL;
+	if (!record_find(d, key, &now) && now.kind == KIND_WHOLE && now.version == r->version && now.dir == r->dir)
+		return NULL;
+	g = range_get(d, key);
+	if (g)
+		g->punchers++;
+	return g;
 }
 
 /*
@@ -342,18 +360,26 @@ static void space_free(struct disk *d, uint64_t key, const struct record *r)
 {
 	struct segments *s = &d->dirs[r->dir].segments;
 	struct segment *g = NULL;
+	struct range *range = NULL;
 	int err;
 
 	if (r->kind == KIND_PACKED) {
 		g = segment_get(s, r->segment, &err);
 		if (g)
 			g->busy++;
+	} else {
+		range = range_punch_begin(d, key, r);
 	}
 	lock_release(&d->lock);
-	punch(d, key, r, g ? g->fd : -1);
+	if (g || range)
+		punch(d, key, r, g ? g->fd : -1);
 	lock_acquire(&d->lock);
+	if (range) {
+		range->punchers--;
+		range_put(d, key, range);
+	}
 	d->used_bytes -= record_bytes(r);
-	d->objects--;
+	d->extents--;
 	if (!g)
 		return;
 	g->busy--;
@@ -366,6 +392,8 @@ static void record_forget(struct disk *d, uint64_t key, const struct record *r)
 {
 	struct busy *b = map64_get(&d->busy, key);
 
+	if (r->kind == KIND_WHOLE)
+		whole_lost(d, key);
 	if (b && !b->is_dropped && !memcmp(&b->record, r, sizeof(*r)))
 		b->is_dropped = true;
 	else
@@ -377,7 +405,7 @@ uint64_t disk_drop(struct disk *d, uint64_t key)
 	struct record r;
 
 	lock_scope(&d->lock);
-	if (record_find(d, key, &r) || pending_put(d, key, NULL))
+	if (whole_is_held(d, key) || record_find(d, key, &r) || pending_put(d, key, NULL))
 		return 0;
 	record_forget(d, key, &r);
 	return record_bytes(&r);
@@ -475,19 +503,20 @@ static void reader_leaves(struct transfer *t)
 	free(b);
 }
 
-/* Wrong, short or gone: forget the extent, unless it was replaced meanwhile. */
-static void read_corrupt(struct transfer *t)
+void record_damaged(struct disk *d, uint64_t key, const struct record *r)
 {
-	struct disk *d = t->disk;
 	struct record now;
 
 	stats_inc(d->stats, STAT_DISK_CORRUPT);
 	log_warn("cache disk: extent %u of node %llu is damaged; it is fetched again",
-		 extent_key_no(t->io->key), (unsigned long long)extent_key_ino(t->io->key));
+		 extent_key_no(key), (unsigned long long)extent_key_ino(key));
 	lock_scope(&d->lock);
-	if (!record_find(d, t->io->key, &now) && !memcmp(&now, &t->record, sizeof(now)) &&
-	    !pending_put(d, t->io->key, NULL))
-		record_forget(d, t->io->key, &now);
+	if (r->kind == KIND_WHOLE)
+		whole_doubt(d, key);
+	/* of an object lent to the kernel nothing is taken away: what is fetched again replaces it in place */
+	if (!whole_is_held(d, key) && !record_find(d, key, &now) && !memcmp(&now, r, sizeof(now)) &&
+	    !pending_put(d, key, NULL))
+		record_forget(d, key, &now);
 }
 
 static void read_verify(struct transfer *t)
@@ -499,7 +528,7 @@ static void read_verify(struct transfer *t)
 	if (!err && XXH3_64bits(t->io->buf, t->io->len) != t->record.checksum)
 		err = -EBADMSG;
 	if (err)
-		read_corrupt(t);
+		record_damaged(t->disk, t->io->key, &t->record);
 	else
 		stats_inc(t->disk->stats, STAT_DISK_VERIFIED);
 	reader_leaves(t);
@@ -518,7 +547,7 @@ static void read_transferred(struct diskio_op *op, int err)
 	if (err) {
 		if (err != -ENODATA)
 			note_error(t->disk, err, "reading");
-		read_corrupt(t);
+		record_damaged(t->disk, t->io->key, &t->record);
 		reader_leaves(t);
 		transfer_end(t, -EBADMSG);
 		return;
@@ -565,7 +594,7 @@ static int read_prepare(struct transfer *t)
 	if (rc)
 		return rc;
 	if (r->kind == KIND_WHOLE) {
-		t->fd = object_open(&d->dirs[r->dir], t->io->key, r->version, false);
+		t->fd = object_open(&d->dirs[r->dir], t->io->key, r->version, O_RDONLY);
 		return t->fd < 0 ? -EBADMSG : 0;
 	}
 	t->segment = segment_get(&d->dirs[r->dir].segments, r->segment, &rc);
@@ -592,7 +621,7 @@ void disk_read(struct disk *d, struct disk_io *io)
 			rc = -ENOMEM;
 	}
 	if (rc == -EBADMSG)
-		read_corrupt(t);
+		record_damaged(d, io->key, &t->record);
 	if (rc == -EBADMSG || (rc == -ENOMEM && t->segment))
 		reader_leaves(t);
 	if (rc) {
@@ -617,34 +646,45 @@ bool disk_has(struct disk *d, uint64_t key, uint64_t version)
 
 /* ---- writing ---- */
 
+/* The write no longer touches its place. Called with the lock held. */
+static void write_leaves(struct transfer *t)
+{
+	struct disk *d = t->disk;
+
+	if (t->in_range) {
+		d->whole_writes--;
+		range_write_end(d, t->io->key);
+	}
+	d->reserved_bytes -= t->io->reserved;
+}
+
 /* The bytes are there: make the extent readable and what it replaces unreachable. */
 static int write_publish(struct transfer *t)
 {
 	struct disk *d = t->disk;
 	uint64_t key = t->io->key;
 	struct record old;
-	int had, rc;
+	bool has_old;
+	int rc = 0;
 
 	lock_scope(&d->lock);
-	d->whole_writes -= t->record.kind == KIND_WHOLE;
-	d->reserved_bytes -= t->io->reserved;
+	write_leaves(t);
 	d->used_bytes += record_bytes(&t->record);
-	d->objects++;
-	had = record_find(d, key, &old);
-	rc = pending_put(d, key, &t->record);
-	if (!rc && !had && memcmp(&old, &t->record, sizeof(old))) {
-		if (old.kind == KIND_WHOLE && t->record.kind == KIND_WHOLE && old.version == t->record.version) {
-			d->used_bytes -= record_bytes(&old);   /* the same bytes of the same file */
-			d->objects--;
-		} else {
-			record_forget(d, key, &old);
-		}
-	} else if (!rc && !had) {
-		d->used_bytes -= record_bytes(&old);
-		d->objects--;
-	}
-	if (rc)
+	d->extents++;
+	has_old = !record_find(d, key, &old);
+	if (has_old && old.kind == KIND_WHOLE && t->record.kind == KIND_PACKED && whole_is_held(d, key))
+		rc = -EBUSY;   /* the kernel reads the old one */
+	else
+		rc = pending_put(d, key, &t->record);
+	if (rc) {
 		space_free(d, key, &t->record);
+	} else if (has_old && (!memcmp(&old, &t->record, sizeof(old)) ||
+			       (old.kind == KIND_WHOLE && t->record.kind == KIND_WHOLE && old.version == t->record.version))) {
+		d->used_bytes -= record_bytes(&old);   /* the same bytes of the same file */
+		d->extents--;
+	} else if (has_old) {
+		record_forget(d, key, &old);
+	}
 	segment_unbusy(t);
 	return rc;
 }
@@ -654,8 +694,7 @@ static void write_abandon(struct transfer *t)
 	struct disk *d = t->disk;
 
 	lock_scope(&d->lock);
-	d->whole_writes -= t->record.kind == KIND_WHOLE;
-	d->reserved_bytes -= t->io->reserved;
+	write_leaves(t);
 	if (t->segment)
 		t->segment->live_bytes -= record_bytes(&t->record);
 	segment_unbusy(t);
@@ -687,9 +726,13 @@ static int write_place(struct transfer *t)
 	r->dir = (uint8_t)(map64_mix(extent_key_ino(t->io->key)) % d->dir_count);
 	if (r->kind == KIND_WHOLE) {
 		lock_acquire(&d->lock);
-		d->whole_writes++;
+		rc = range_write_begin(d, t->io->key);
+		t->in_range = !rc;
+		d->whole_writes += !rc;
 		lock_release(&d->lock);
-		t->fd = object_open(&d->dirs[r->dir], t->io->key, r->version, true);
+		if (rc)
+			return rc;
+		t->fd = object_open(&d->dirs[r->dir], t->io->key, r->version, O_RDWR | O_CREAT);
 		return t->fd < 0 ? t->fd : 0;
 	}
 	lock_scope(&d->lock);
@@ -701,6 +744,19 @@ static int write_place(struct transfer *t)
 	return 0;
 }
 
+void disk_prefer_whole(struct disk *d)
+{
+	atomic_store(&d->prefers_whole, true);
+}
+
+static bool stays_raw(struct disk *d, const struct disk_io *io)
+{
+	if (io->object_bytes <= DISK_WHOLE_MIN || d->codec.mode == DISK_CODEC_LZ4 || !atomic_load(&d->prefers_whole))
+		return false;
+	lock_scope(&d->lock);
+	return d->used_bytes + d->reserved_bytes < limit_now(d) / 2;
+}
+
 static void write_work(struct work *w)
 {
 	struct transfer *t = container_of(w, struct transfer, work);
@@ -708,7 +764,7 @@ static void write_work(struct work *w)
 	size_t stored = io->len;
 	int rc;
 
-	t->stored = codec_compress(&t->disk->codec, io->buf, io->len, &stored);
+	t->stored = stays_raw(t->disk, io) ? NULL : codec_compress(&t->disk->codec, io->buf, io->len, &stored);
 	t->record = (struct record){
 		.version = io->version, .checksum = XXH3_64bits(io->buf, io->len),
 		.stored_len = (uint32_t)stored, .raw_len = (uint32_t)io->len,
@@ -831,8 +887,14 @@ static int commit_once(struct disk *d)
 /* Bytes first, then the index that names them. No lock held. */
 static void sync_all(struct disk *d)
 {
-	for (unsigned i = 0; i < d->dir_count; i++)
-		syncfs(d->dirs[i].fd);
+	for (unsigned i = 0; i < d->dir_count; i++) {
+		if (!syncfs(d->dirs[i].fd))
+			continue;
+		note_error(d, -errno, "syncing");
+		lock_acquire(&d->lock);
+		d->doubts++;   /* what was written may not be what is there */
+		lock_release(&d->lock);
+	}
 	store_sync(d->store);
 }
 
@@ -983,7 +1045,7 @@ static int adopt_all(struct disk *d)
 				continue;
 			}
 			d->used_bytes += record_bytes(r);
-			d->objects++;
+			d->extents++;
 			if (r->kind == KIND_PACKED)
 				rc = segment_adopt(&d->dirs[r->dir].segments, r->segment, r->stored_len);
 		}
@@ -1078,7 +1140,12 @@ static void disk_free(struct disk *d)
 	while ((p = map64_next(&d->pending, &pos, NULL)))
 		free(p);
 	map64_clear(&d->pending);
+	pos = 0;
+	for (struct object *o; (o = map64_next(&d->objects, &pos, NULL));)
+		free(o);
 	map64_clear(&d->busy);
+	map64_clear(&d->ranges);
+	map64_clear(&d->objects);
 	free(d->dirs);
 	pthread_cond_destroy(&d->changed);
 	lock_destroy(&d->lock);
@@ -1106,6 +1173,7 @@ static int disk_start(struct disk *d, const struct disk_config *cfg)
 		rc = adopt_all(d);
 	if (rc)
 		return rc;
+	d->doubts = cfg->verify_all || (!cfg->was_clean && d->extents);
 	for (unsigned i = 0; i < d->dir_count; i++) {
 		segments_sweep(&d->dirs[i].segments);
 		sweep_objects(d, d->dirs[i].objects_fd);
@@ -1151,6 +1219,7 @@ void disk_close(struct disk *d)
 	if (!d)
 		return;
 	lock_acquire(&d->lock);
+	d->is_stopping = true;
 	while (d->in_flight)
 		lock_wait(&d->lock, &d->changed);
 	d->is_closing = true;
@@ -1168,7 +1237,7 @@ void disk_publish(struct disk *d)
 	lock_acquire(&d->lock);
 	stats_set(d->stats, STAT_DISK_BYTES, d->used_bytes + atomic_load(&d->index_bytes));
 	stats_set(d->stats, STAT_DISK_LIMIT_BYTES, limit_now(d) + atomic_load(&d->index_bytes));
-	stats_set(d->stats, STAT_DISK_OBJECTS, d->objects);
+	stats_set(d->stats, STAT_DISK_OBJECTS, d->extents);
 	state = d->errors_in_row >= DOWN_AFTER ? "down" : d->errors_in_row ? "shaky" : "ok";
 	lock_release(&d->lock);
 	stats_set_text(d->stats, STAT_DISK_STATE, state);

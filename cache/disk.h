@@ -13,7 +13,8 @@
  *   (B) the index names an extent only after its bytes were written;
  *   (C) bytes on disk never exceed the limit: space is reserved before it is
  *       written, and min_free is watched;
- *   (D) every submitted io is completed exactly once, never from within the call.
+ *   (D) every submitted io is completed exactly once, never from within the call;
+ *   (E) the file of a whole object that was lent keeps its bytes until it is given back.
  *
  * All disk I/O goes through one io_uring (or threads, where the kernel
  * refuses one) that only this module knows.
@@ -99,8 +100,27 @@ void disk_unreserve(struct disk *d, uint64_t reserved);
 
 void disk_write(struct disk *d, struct disk_io *io);
 
-/* Forget an extent and free its space. Returns the bytes freed (0 if not there). Short; may punch holes in the background. */
+/* Forget an extent and free its space. Returns the bytes freed (0 if not there, or its object is lent). Short; may punch holes in the background. */
 uint64_t disk_drop(struct disk *d, uint64_t key);
+
+/*
+ * Lend a whole object to the kernel: a read-only descriptor of its file, if all
+ * extents of exactly this version are there, in place and uncompressed. Nothing of it
+ * is dropped, moved or punched until disk_whole_close(), whatever becomes of the descriptor;
+ * a daemon that comes after a crash sees that the file is still lent, too.
+ * Where the bytes may not be what was written (an unclean stop, a failed sync, a damaged
+ * extent, verify=always), every checksum is verified first. -ENOENT: not (wholly) there;
+ * -EBADMSG: damage was found, counted and forgotten; -EINPROGRESS: being verified in
+ * the background, as it takes long; -EAGAIN: it has to be verified or looked for and @may_block is false.
+ */
+int disk_whole_open(struct disk *d, uint64_t ino, uint64_t version, uint64_t size, bool may_block, int *ret_fd);
+void disk_whole_close(struct disk *d, uint64_t ino);
+
+/*
+ * From now on the codec leaves whole objects alone while less than half of the limit is used, unless it is
+ * DISK_CODEC_LZ4: what is compressed cannot be lent.
+ */
+void disk_prefer_whole(struct disk *d);
 
 /* Bytes that should be freed now to be back under the low watermark; 0 while under the high one. */
 uint64_t disk_excess(struct disk *d);

@@ -216,8 +216,11 @@ static uint64_t drop(struct evict *e, uint64_t key, enum cache_class class)
 	};
 	uint64_t bytes = disk_drop(e->cfg.disk, key);
 
-	if (!bytes)
+	if (!bytes) {
+		if (disk_holds(e->cfg.disk, key))   /* it was lent a moment ago */
+			push(e, &e->main, key);
 		return 0;
+	}
 	stats_inc(e->cfg.stats, counter[class]);
 	e->cfg.has_left(e->cfg.arg, key, class == CACHE_UNREAD);
 	return bytes;

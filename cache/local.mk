@@ -3,7 +3,7 @@ libhopper_cache_a_SOURCES = \
 	cache/cache.c cache/cache.h \
 	cache/cachedir.c cache/cachedir.h \
 	cache/codec.c cache/codec.h \
-	cache/disk.c cache/disk.h \
+	cache/disk.c cache/disk.h cache/disk_impl.h \
 	cache/diskio.c cache/diskio.h \
 	cache/evict.c cache/evict.h \
 	cache/extent.h \
@@ -14,6 +14,7 @@ libhopper_cache_a_SOURCES = \
 	cache/ram.c cache/ram.h \
 	cache/segment.c cache/segment.h \
 	cache/store.c cache/store.h \
+	cache/whole.c \
 	cache/origin/fault.c \
 	cache/origin/kinds.h \
 	cache/origin/origin.c cache/origin/origin.h \

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/magic.h>
 #include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "lib/cleanup.h"
@@ -169,4 +171,13 @@ void device_set_read_ahead(const char *mountpoint, unsigned kib)
 		return;
 	fprintf(bdi, "%u\n", kib);
 	fclose(bdi);
+}
+
+unsigned device_stack_depth(const char *dir)
+{
+	struct statfs fs;
+
+	if (statfs(dir, &fs))
+		return 1;
+	return fs.f_type == OVERLAYFS_SUPER_MAGIC || fs.f_type == FUSE_SUPER_MAGIC ? 2 : 1;
 }

@@ -25,4 +25,10 @@ void device_unmount(const char *mountpoint);
 /* Let the kernel read @kib ahead on the mount; needs root, silently skipped otherwise. */
 void device_set_read_ahead(const char *mountpoint, unsigned kib);
 
+/*
+ * How deep a file system stands that reads from @dir: 1, or 2 where @dir itself is in one that reads from another (an
+ * overlay, FUSE), as in containers. The kernel allows 2.
+ */
+unsigned device_stack_depth(const char *dir);
+
 #endif

@@ -13,6 +13,9 @@
 #include <fuse_lowlevel.h>
 #include <stdint.h>
 #include "cache/cache.h"
+#include "fs/handshake.h"
+#include "fs/options.h"
+#include "fs/passthrough.h"
 #include "lib/hist.h"
 #include "lib/pool.h"
 #include "lib/stats.h"
@@ -24,6 +27,9 @@ struct fs {
 	struct prefetch *prefetch;    /* not owned, may be NULL */
 	struct stats *stats;          /* not owned */
 	struct pool *pool;            /* requests that have to ask the origin */
+	struct passthrough *passthrough;
+	struct handshake handshake;
+	enum open_policy open;
 	const char *config_text;      /* not owned */
 	uid_t owner;                  /* who mounted */
 	uint64_t started_ns;
@@ -32,6 +38,9 @@ struct fs {
 
 /* ops.c: the table given to libfuse; its user data is a struct fs. */
 extern const struct fuse_lowlevel_ops fs_ops;
+
+/* ops.c: INIT was answered; settles how files are opened, before the first is. */
+void fs_ready(struct fs *fs, int device_fd);
 
 /* xattr.c */
 void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);

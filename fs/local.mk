@@ -2,9 +2,11 @@ bin_PROGRAMS += hopperfs
 hopperfs_SOURCES = \
 	fs/device.c fs/device.h \
 	fs/fs.h \
+	fs/handshake.c fs/handshake.h \
 	fs/main.c \
 	fs/ops.c \
 	fs/options.c fs/options.def fs/options.h \
+	fs/passthrough.c fs/passthrough.h \
 	fs/session.c \
 	fs/xattr.c
 hopperfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)

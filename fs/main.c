@@ -79,6 +79,8 @@ static int start(struct mount *m, char *msg, size_t msg_size)
 		rc = open_data(m, msg, msg_size);
 	if (!rc)
 		rc = pool_new("meta", META_THREADS, &m->fs.pool);
+	if (!rc)
+		rc = passthrough_new(m->cache, &m->fs.passthrough);
 	if (rc)
 		return rc;
 	m->fs.cache = m->cache;
@@ -91,6 +93,9 @@ static int start(struct mount *m, char *msg, size_t msg_size)
 	m->fd = device_mount(&device, msg, msg_size);
 	if (m->fd < 0)
 		return m->fd;
+	m->fs.open = m->options.open;
+	m->fs.handshake.want = m->options.open == OPEN_DAEMON ? 0 : HANDSHAKE_PASSTHROUGH;
+	m->fs.handshake.stack_depth = device_stack_depth(m->options.cache_dirs[0]);
 	rc = session_new(&m->fs, m->fd, m->options.debug, &m->session);
 	if (!rc)
 		rc = session_start(m->session);
@@ -107,6 +112,7 @@ static void finish(struct mount *m)
 		cache_close(m->cache);
 	pool_free(m->fs.pool);
 	session_free(m->session);
+	passthrough_free(m->fs.passthrough);
 	prefetch_free(m->prefetch);
 	origin_close(m->origin);
 	stats_free(m->stats);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "fs/fs.h"
 #include "lib/clock.h"
 #include "lib/list.h"
+#include "lib/log.h"
 
 /* How long the kernel keeps a name it was told is absent, at most, in seconds. */
 #define NEGATIVE_MAX_S 60.0
@@ -181,23 +183,52 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 	defer(req, ino, "", NULL, readlink_run);
 }
 
+/* fuse_open_out with a backing id, which the distribution's libfuse does not know of. */
+static int reply_passthrough(fuse_req_t req, uint64_t ino, int32_t id)
+{
+	struct {
+		uint64_t fh;
+		uint32_t open_flags;
+		int32_t backing_id;
+	} out = { .fh = ino, .open_flags = 1 << 7, .backing_id = id };
+
+	/* without KEEP_CACHE: what the page cache has of it from before would only take memory twice */
+	return fuse_reply_buf(req, (const char *)&out, sizeof(out));
+}
+
+static void opened_end(struct fs *fs, uint64_t ino)
+{
+	passthrough_release(fs->passthrough, ino);
+	cache_unpin(fs->cache, ino);
+}
+
 static int open_run(struct deferred *d, unsigned flags)
 {
+	struct fs *fs = d->fs;
 	struct ns_attr a;
-	int rc = ns_check(d->fs->ns, d->ino, flags, &a);
+	int32_t id;
+	int rc = ns_check(fs->ns, d->ino, flags, &a);
 
 	if (rc)
 		return rc;   /* -ESTALE makes the kernel look the name up again */
 	if (!S_ISREG(a.mode))
 		return -ENXIO;
+	cache_pin(fs->cache, &a);
+	rc = passthrough_open(fs->passthrough, &a, !(flags & NS_NOWAIT), &id);
+	if (rc) {
+		cache_unpin(fs->cache, d->ino);
+		return rc;
+	}
+	stats_inc(fs->stats, STAT_READS_OPENS);
+	if (id)
+		stats_inc(fs->stats, STAT_READS_PASSTHROUGH_OPENS);
+	observe(fs, d->req, d->ino, OBSERVE_OPEN, 0, 0, false);
 	/* an id is one version of the bytes, so what the page cache has of it stays true */
 	d->fi.keep_cache = 1;
 	d->fi.fh = d->ino;
-	cache_pin(d->fs->cache, &a);
-	stats_inc(d->fs->stats, STAT_READS_OPENS);
-	observe(d->fs, d->req, d->ino, OBSERVE_OPEN, 0, 0, false);
-	if (fuse_reply_open(d->req, &d->fi) == -ENOENT)
-		cache_unpin(d->fs->cache, d->ino);   /* the opener was interrupted: no release will come */
+	rc = id ? reply_passthrough(d->req, d->ino, id) : fuse_reply_open(d->req, &d->fi);
+	if (rc == -ENOENT)
+		opened_end(fs, d->ino);   /* the opener was interrupted: no release will come */
 	return 0;
 }
 
@@ -215,7 +246,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct fs *fs = fs_of(req);
 
 	(void)fi;
-	cache_unpin(fs->cache, ino);
+	opened_end(fs, ino);
 	observe(fs, req, ino, OBSERVE_RELEASE, 0, 0, false);
 	fuse_reply_err(req, 0);
 }
@@ -416,6 +447,26 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 				       FUSE_CAP_CACHE_SYMLINKS);
 	conn->max_background = 256;
 	conn->congestion_threshold = 192;
+}
+
+void fs_ready(struct fs *fs, int device_fd)
+{
+	const char *why = "open=daemon";
+	int rc;
+
+	if (fs->open != OPEN_DAEMON) {
+		bool is_agreed = atomic_load(&fs->handshake.agreed) & HANDSHAKE_PASSTHROUGH;
+
+		rc = is_agreed ? passthrough_enable(fs->passthrough, device_fd) : -EOPNOTSUPP;
+		why = !rc ? NULL : !is_agreed ? "the kernel does not offer passthrough" :
+		      rc == -EPERM ? "passthrough needs CAP_SYS_ADMIN" : strerror(-rc);
+	}
+	if (why && fs->open == OPEN_PASSTHROUGH)
+		log_warn("files are opened by the daemon: %s", why);
+	else if (why)
+		log_info("files are opened by the daemon: %s", why);
+	else
+		log_info("complete files of more than %u bytes are read by the kernel itself", DISK_WHOLE_MIN);
 }
 
 /* ---- changes: there are none ---- */

@@ -159,6 +159,19 @@ static int parse_only(const char *v, const char *const *have, const char *const 
 	return -EINVAL;
 }
 
+static int parse_open(struct options *o, const char *v, const char **ret_why)
+{
+	static const struct choice words[] = { { "auto", OPEN_AUTO }, { "passthrough", OPEN_PASSTHROUGH },
+					       { "daemon", OPEN_DAEMON }, { NULL, 0 } };
+	int value, rc = choose(words, v, &value);
+
+	if (!rc)
+		o->open = (enum open_policy)value;
+	else if (!strcmp(v, "pagecache"))
+		*ret_why = "is not available in this version";
+	return rc;
+}
+
 static int parse_ram(struct options *o, const char *v)
 {
 	int rc;
@@ -174,7 +187,6 @@ static int parse_ram(struct options *o, const char *v)
 static int option_set(struct options *o, enum option_id id, const char *v, const char **ret_why)
 {
 	static const char *const have_transport[] = { "auto", "dev", NULL }, *const lack_transport[] = { "uring", NULL };
-	static const char *const have_open[] = { "auto", "daemon", NULL }, *const lack_open[] = { "pagecache", "passthrough", NULL };
 	bool second;
 	int rc;
 
@@ -201,7 +213,7 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 		rc = parse_either(v, "auto", "always", &o->cache.verify_all);
 		return rc;
 	case OPTION_transport: return parse_only(v, have_transport, lack_transport, ret_why);
-	case OPTION_open: return parse_only(v, have_open, lack_open, ret_why);
+	case OPTION_open: return parse_open(o, v, ret_why);
 	case OPTION_numa:
 		rc = parse_either(v, "off", "auto", &second);
 		o->cache.numa = second;

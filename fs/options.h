@@ -11,6 +11,13 @@
 
 enum { CACHE_DIRS_MAX = 16 };
 
+/* How cached files are opened. */
+enum open_policy {
+	OPEN_AUTO,                   /* as passthrough, without a warning where it cannot be */
+	OPEN_PASSTHROUGH,            /* complete large files are read by the kernel itself */
+	OPEN_DAEMON,                 /* everything is served here */
+};
+
 struct options {
 	char *origin;                /* specification, made absolute; owned */
 	char *mountpoint;            /* absolute; owned */
@@ -22,6 +29,7 @@ struct options {
 	unsigned cache_dir_count;
 	struct cache_config cache;   /* dirs and identity are filled in later */
 	struct prefetch_config prefetch;
+	enum open_policy open;
 	enum log_level log_level;
 	char *log_file;              /* owned, or NULL */
 	char *config_text;           /* "name=value" lines as in force; owned */

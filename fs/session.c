@@ -19,6 +19,7 @@
 enum { LOOPS_MIN = 4, LOOPS_MAX = 8, BUFFER_BYTES = (1 << 20) + 4096 };
 
 struct session {
+	struct fs *fs;                /* not owned */
 	struct fuse_session *se;
 	int fd;
 	pthread_t loop[LOOPS_MAX];
@@ -33,8 +34,14 @@ static ssize_t session_read(int fd, void *buf, size_t size, void *userdata)
 
 static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
-	(void)userdata;
-	return writev(fd, iov, count);
+	struct fs *fs = userdata;
+	ssize_t n;
+
+	if (!handshake_is_reply(&fs->handshake, iov, count))
+		return writev(fd, iov, count);
+	n = handshake_reply(&fs->handshake, fd, iov, count);
+	fs_ready(fs, fd);
+	return n;
 }
 
 static void *loop_thread(void *arg)
@@ -55,6 +62,7 @@ static void *loop_thread(void *arg)
 			break;
 		}
 		buf.size = (size_t)n;
+		handshake_request(&s->fs->handshake, mem, (size_t)n);
 		fuse_session_process_buf(s->se, &buf);
 	}
 	free(mem);
@@ -72,6 +80,7 @@ int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session)
 	fuse_opt_add_arg(&args, "hopperfs");
 	if (debug)
 		fuse_opt_add_arg(&args, "-d");
+	s->fs = fs;
 	s->fd = fd;
 	s->se = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
 	fuse_opt_free_args(&args);

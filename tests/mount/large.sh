@@ -25,7 +25,7 @@ with mmap.mmap(a, 0, prot=mmap.PROT_READ) as ma, mmap.mmap(b, 0, prot=mmap.PROT_
 PY
 same_tree
 stop
-start "fault:read=10ms:$origin" prefetch=seq
+start "fault:read=10ms:$origin" prefetch=seq,open=daemon
 drop_page_cache
 same_tree
 stop

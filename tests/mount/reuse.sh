@@ -15,7 +15,8 @@ start "$origin" prefetch=off
 drop_page_cache
 same_tree "after a restart"
 check "$(stat_of origin.requests)" -eq 0 "origin requests after a restart"
-check "$(stat_of reads.hit_disk)" -ge 209 "hits after a restart"
+# the large file's nine extents are the kernel's to read, where it may
+check $(($(stat_of reads.hit_disk) + 9 * $(stat_of reads.passthrough_opens))) -ge 209 "hits after a restart"
 crash
 
 start "$origin" prefetch=off

@@ -31,7 +31,7 @@ assert s["reads"]["opens"] == 20, s["reads"]
 assert s["reads"]["bytes"] == 2000000, s["reads"]
 assert s["reads"]["errors"] == 0
 assert s["origin"]["bytes"] >= 2000000, s["origin"]
-assert s["transport"] == "dev" and s["open"] == "daemon" and s["passthrough"] is False
+assert s["transport"] == "dev" and s["open"] == ("passthrough" if s["passthrough"] else "daemon")
 ' || fail "statistics"
 get() { getfattr -n "user.hopper.$1" --only-values --absolute-names "$2"; }
 get openmetrics "$mnt" | tail -1 | grep -qx '# EOF' || fail "openmetrics"

@@ -13,12 +13,17 @@ if [ "$mode" != 666 ]; then
 fi
 [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not set-uid"
 make_files 50 50000 2
+head -c 3000000 /dev/urandom >"$origin/large"
 chmod -R a+rX "$scratch" && chown nobody "$scratch" "$mnt"
 cp "$hopperfs" "$scratch/hopperfs"
 as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups env HOME="$scratch" "$@"; }
-as_nobody "$scratch/hopperfs" "$origin" "$mnt" -o cache="$cache" || fail "mount as a user"
+as_nobody "$scratch/hopperfs" "$origin" "$mnt" -o "cache=$cache,open=passthrough,log=info:$scratch/user.log" || fail "mount as a user"
 daemon_pid=$(pgrep -u nobody -f "$scratch/hopperfs")
 as_nobody diff -r "$origin" "$mnt" || fail "contents"
+# without privileges the daemon serves what the kernel could read itself, and says why
+as_nobody cmp "$origin/large" "$mnt/large" || fail "a large file once more"
+grep -q 'opened by the daemon: .*\(does not offer\|CAP_SYS_ADMIN\)' "$scratch/user.log" || fail "$(cat "$scratch/user.log")"
+as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt" | grep -q '"passthrough_opens": 0,' || fail "opens by the kernel"
 ls "$mnt" >/dev/null 2>&1 && fail "another user sees the mount"
 as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt" | grep -q '"passthrough": *false' || fail "stats"
 as_nobody fusermount3 -u "$mnt" || fail "unmount"
