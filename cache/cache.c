@@ -453,9 +453,9 @@ void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count)
 		evict_consumed(c->evict, extent_key(ino, no));
 }
 
-int cache_note_get(struct cache *c, const char *name, void *buf, size_t size, size_t *ret_len)
+int cache_note_get(struct cache *c, const char *name, void **ret_data, size_t *ret_len)
 {
-	return store_meta_get(c->store, name, buf, size, ret_len);
+	return store_meta_dup(c->store, name, ret_data, ret_len);
 }
 
 int cache_note_put(struct cache *c, const char *name, const void *data, size_t len)

@@ -174,10 +174,10 @@ void cache_set_advisor(struct cache *c, const struct cache_advisor *advisor);
 void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count);
 
 /*
- * Small named values kept in the index beside the cache, for the prefetcher's memory. Get: 0,
- * -ENOENT; what exceeds @size is cut off. Put blocks for a commit.
+ * Named values kept in the index beside the cache, for the prefetcher's memory. Get: 0 (owned by
+ * the caller), -ENOENT. Put blocks for a commit.
  */
-int cache_note_get(struct cache *c, const char *name, void *buf, size_t size, size_t *ret_len);
+int cache_note_get(struct cache *c, const char *name, void **ret_data, size_t *ret_len);
 int cache_note_put(struct cache *c, const char *name, const void *data, size_t len);
 
 /* A measure of origin traffic for the governor. */

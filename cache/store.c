@@ -174,6 +174,27 @@ int store_meta_get(struct store *s, const char *key, void *buf, size_t size, siz
 	return rc;
 }
 
+int store_meta_dup(struct store *s, const char *key, void **ret_data, size_t *ret_len)
+{
+	MDB_val k = { strlen(key), (void *)key }, v;
+	MDB_txn *txn;
+	int rc = store_read_begin(s, &txn);
+
+	if (rc)
+		return rc;
+	rc = store_errno(mdb_get(txn, s->meta, &k, &v));
+	if (!rc) {
+		*ret_data = malloc(v.mv_size + 1);
+		rc = *ret_data ? 0 : -ENOMEM;
+	}
+	if (!rc) {
+		memcpy(*ret_data, v.mv_data, v.mv_size);
+		*ret_len = v.mv_size;
+	}
+	store_read_end(s, txn);
+	return rc;
+}
+
 int store_meta_put(struct store *s, const char *key, const void *data, size_t len)
 {
 	MDB_val k = { strlen(key), (void *)key }, v = { len, (void *)data };

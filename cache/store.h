@@ -54,6 +54,7 @@ int store_errno(int mdb_rc);
 
 /* Small named values (identity of the cache, next inode number): 0 or -ENOENT. */
 int store_meta_get(struct store *s, const char *key, void *buf, size_t size, size_t *ret_len);
+int store_meta_dup(struct store *s, const char *key, void **ret_data, size_t *ret_len);   /* owned by the caller */
 int store_meta_put(struct store *s, const char *key, const void *data, size_t len);
 
 #endif

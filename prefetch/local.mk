@@ -8,6 +8,7 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/prefetch.c prefetch/prefetch.h \
 	prefetch/recognise.c prefetch/recognise.h \
 	prefetch/records.c prefetch/records.h \
+	prefetch/resume.c prefetch/resume.h \
 	prefetch/search.c prefetch/search.h \
 	prefetch/set.c prefetch/set.h \
 	prefetch/sets.c prefetch/sets.h \

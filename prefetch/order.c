@@ -109,6 +109,15 @@ bool order_saw(struct order *o, uint32_t item)
 	return true;
 }
 
+void order_mark_read(struct order *o, uint32_t at)
+{
+	o->is_read[at / 8] |= (uint8_t)(1 << at % 8);
+	if (at + 1 > o->furthest)
+		o->furthest = at + 1;
+	while (o->front < o->count && is_read(o, o->front))
+		o->front++;
+}
+
 bool order_is_wrong(const struct order *o)
 {
 	return o->wrong * TOLERANCE > o->right + GRACE;

@@ -45,6 +45,9 @@ void order_free(struct order *o);
 /* An item was read. Returns whether it was expected about now. */
 bool order_saw(struct order *o, uint32_t item);
 
+/* The position was read before this order was known. */
+void order_mark_read(struct order *o, uint32_t at);
+
 /* Contradicted: not to be followed any more. */
 bool order_is_wrong(const struct order *o);
 

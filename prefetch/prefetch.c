@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include "cache/cache.h"
 #include "lib/cleanup.h"
@@ -36,19 +37,21 @@
 #include "prefetch/predictor.h"
 #include "prefetch/recognise.h"
 #include "prefetch/records.h"
+#include "prefetch/resume.h"
 #include "prefetch/set.h"
 #include "prefetch/sets.h"
 #include "prefetch/stream.h"
 
 enum {
 	RANK_PREFETCH = 10,
-	NOTE_NAME = 32, NOTE_BYTES = 16384,
+	NOTE_NAME = 32,
 	RECENT = 64,                        /* an item opened again at once is one access */
 	JSON_MAX = 56 * 1024,               /* an attribute holds 64 KiB */
 };
 
 #define SET_LIVE_NS (600 * NSEC_PER_SEC)    /* a set not read for so long is no pattern */
 
+#define REMEMBER_NS (5 * NSEC_PER_SEC)      /* after a crash so much of an epoch is fetched once more at worst */
 #define ACTIVE_NS NSEC_PER_SEC              /* a set read so lately is being read */
 
 #define SOON_NS (250 * NSEC_PER_MSEC)       /* between two opens of one sample */
@@ -96,6 +99,7 @@ struct prefetch {
 	uint64_t consumed_count;            /* items: each makes room; from 1 on */
 	uint64_t wake_ns;                   /* of the token bucket, 0 for none */
 	uint64_t first_ns, read_bytes;
+	uint64_t remembered_ns;             /* the thread's own: when epochs were last remembered */
 };
 
 static void wake(struct prefetch *p)
@@ -140,22 +144,52 @@ static uint64_t extent_bytes(uint64_t size, uint32_t extent)
 
 /* ---- what is remembered for the next run ---- */
 
-static void note_name(uint64_t set, char *name, size_t size)
+static void note_name(const char *what, uint64_t set, char *name, size_t size)
 {
-	snprintf(name, size, "orders-%llu", (unsigned long long)set);
+	snprintf(name, size, "%s-%llu", what, (unsigned long long)set);
 }
 
-/* A set is new: what an earlier run's epochs were. Lock held. */
+/* A set is new: what an earlier run's epochs were, and where the last one stood. Lock held. */
 static void recall(void *arg, struct set *s)
 {
 	struct prefetch *p = arg;
-	_cleanup_free_ char *note = malloc(NOTE_BYTES);
 	char name[NOTE_NAME];
+	void *note;
 	size_t len;
 
-	note_name(s->parent, name, sizeof(name));
-	if (note && p->recogniser && !cache_note_get(p->cache, name, note, NOTE_BYTES, &len))
+	note_name("orders", s->parent, name, sizeof(name));
+	if (p->recogniser && !cache_note_get(p->cache, name, &note, &len)) {
 		follow_load(&s->follow, note, len);
+		free(note);
+	}
+	note_name("epoch", s->parent, name, sizeof(name));
+	if (!cache_note_get(p->cache, name, &note, &len) && resume_load(s, note, len, time(NULL)))
+		s->follow.is_as_past = true;
+}
+
+/* Where the epochs of the sets stand that were read since the last time. Lock not held. */
+static void remember_epochs(struct prefetch *p)
+{
+	struct set *s;
+	size_t pos = 0, len;
+
+	p->remembered_ns = clock_ns();
+	lock_acquire(&p->lock);
+	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
+		void *note = s->opens != s->remembered_opens ? resume_save(s, time(NULL), &len) : NULL;
+		char name[NOTE_NAME];
+
+		if (!note)
+			continue;
+		s->remembered_opens = s->opens;
+		note_name("epoch", s->parent, name, sizeof(name));
+		lock_release(&p->lock);
+		if (cache_note_put(p->cache, name, note, len))
+			log_debug("where an epoch stands is not remembered");
+		free(note);
+		lock_acquire(&p->lock);
+	}
+	lock_release(&p->lock);
 }
 
 /* ---- observations ---- */
@@ -195,6 +229,8 @@ static void recognised(void *arg, struct recognise_job *job)
 	lock_acquire(&p->lock);
 	s = map64_get(&p->sets.by_key, job->set);
 	if (s && s->epoch == job->epoch && follow_install(&s->follow, job)) {
+		if (s->resumed)
+			resume_order(s, s->follow.order);
 		s->blocked_at = 0;
 		s->order_extent = 0;
 		note = follow_save(&s->follow, &len);
@@ -202,7 +238,7 @@ static void recognised(void *arg, struct recognise_job *job)
 		ask(p, s, clock_ns());
 	}
 	lock_release(&p->lock);
-	note_name(job->set, name, sizeof(name));
+	note_name("orders", job->set, name, sizeof(name));
 	if (note && cache_note_put(p->cache, name, note, len))
 		log_warn("what was recognised is not remembered for the next run");
 	free(note);
@@ -733,6 +769,8 @@ static void *prefetch_thread(void *arg)
 		}
 		if (p->cfg.mode != PREFETCH_OFF)
 			issue(p);
+		if (had && clock_ns() - p->remembered_ns > REMEMBER_NS)
+			remember_epochs(p);
 		if (had)
 			continue;
 		sleep_until_woken(p);
@@ -1058,6 +1096,7 @@ void prefetch_stop(struct prefetch *p)
 	atomic_store(&p->is_stopping, true);
 	wake(p);
 	pthread_join(p->thread, NULL);
+	remember_epochs(p);
 	recogniser_free(p->recogniser);
 	p->recogniser = NULL;
 	sets_stop(&p->sets);

@@ -65,6 +65,7 @@ void set_free(struct set *s)
 	for (size_t i = 0; i < s->unit_count; i++)
 		unit_free(s->unit[i]);
 	follow_clear(&s->follow);
+	free(s->resumed);
 	free(s->unit);
 	free(s);
 }
@@ -117,11 +118,15 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 	}
 	s->partial_items = !s->has_grown && s->consumed * 10 < (s->items - s->unfit) * 9 ? s->consumed : 0;
 	s->has_grown = false;
-	s->epoch++;
+	s->was_read_through = !s->resumed && s->consumed * 10 >= (s->items - s->unfit) * 9;
+	s->epoch = s->trust_after ? 0 : s->epoch + 1;   /* another job than the one that was to be resumed */
 	s->consumed = s->rereads_in_row = s->staged = 0;
 	s->epoch_started_ns = now_ns;
 	s->blocked_at = 0;
 	s->order_extent = 0;
+	free(s->resumed);
+	s->resumed = NULL;
+	s->trust_after = 0;
 	follow_turn(&s->follow);
 }
 
@@ -146,6 +151,8 @@ struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index)
 /* Of which the next does not end the epoch: records may be asked for twice by the kernel's read-ahead. */
 static uint64_t rereads_allowed(const struct set *s)
 {
+	if (s->trust_after)
+		return 0;
 	if (s->consumed * 10 < (s->items - s->unfit) * 9)
 		return REREADS_MAX;
 	return s->records ? REREADS_RECORDS : 0;
@@ -163,6 +170,7 @@ enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64
 		return s->rereads_in_row++ < rereads_allowed(s) ? SET_REREAD : SET_TURNED;
 	}
 	s->rereads_in_row = 0;
+	s->trust_after -= s->trust_after > 0;
 	*item |= ITEM_CONSUMED;
 	s->consumed++;
 	if (s->consumed >= TRUST_ITEMS || s->consumed * TRUST_SHARE >= s->items)

@@ -56,7 +56,7 @@ struct set {
 	uint64_t staged_bytes;
 	uint64_t bytes_seen, sizes_seen;   /* mean size of an item */
 	uint64_t partial_items;    /* consumed in the last epoch if it was partial, else 0 */
-	uint64_t opens, rereads_in_row;
+	uint64_t opens, remembered_opens, rereads_in_row;
 	uint32_t epoch;
 	uint64_t epoch_started_ns, last_ns;
 	double consumed_bytes_per_s;
@@ -65,6 +65,10 @@ struct set {
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
 	uint64_t blocked_at;       /* the owner's count of items consumed when the cache was found full of the unread; 0 */
+	void *resumed;             /* what an earlier run consumed of this epoch; owned, or NULL */
+	size_t resumed_len;
+	unsigned trust_after;      /* items to be read before it is certain that it is the same epoch; 0 for certain */
+	bool was_read_through;     /* the last epoch, from its first item to its last */
 	bool has_grown;            /* in this epoch, so what it covers says nothing of the next */
 };
 

@@ -11,6 +11,7 @@
 #include "lib/lock.h"
 #include "lib/pool.h"
 #include "prefetch/records.h"
+#include "prefetch/resume.h"
 
 enum {
 	JOIN_OPENS = 4, JOIN_UNITS = 3,     /* when siblings are taken to belong together */
@@ -100,6 +101,7 @@ static bool add_range(struct sets *t, struct set *s, uint64_t dir, const struct 
 	u = set_add_unit(s, dir, r->first, (uint32_t)r->count);
 	if (!u)
 		return false;
+	resume_unit(s, u);
 	t->range[t->range_count++] = (struct range){ r->first, r->count, u };
 	qsort(t->range, t->range_count, sizeof(*t->range), by_first);
 	return true;
@@ -160,7 +162,7 @@ struct set *sets_home(struct sets *t, uint64_t dir, uint64_t parent)
 {
 	struct set *s = sets_get(t, dir == NS_ROOT ? 0 : parent), *alone;
 
-	if (s && s->epoch && !s->is_joined && ++s->alone_below < JOIN_UNITS - 1 && (alone = sets_get(t, ALONE_KEY | dir))) {
+	if (s && s->was_read_through && !s->is_joined && ++s->alone_below < JOIN_UNITS - 1 && (alone = sets_get(t, ALONE_KEY | dir))) {
 		alone->above = s;
 		s = alone;
 	} else if (s) {
@@ -287,8 +289,11 @@ struct set *sets_add_records(struct sets *t, struct records *r)
 {
 	struct set *s = sets_get(t, RECORDS_KEY | r->ino);
 
-	if (!s || !set_add_unit(s, 0, 0, (uint32_t)r->geometry.count))
+	struct unit *u = s ? set_add_unit(s, 0, 0, (uint32_t)r->geometry.count) : NULL;
+
+	if (!u)
 		return NULL;
+	resume_unit(s, u);
 	s->is_joined = true;
 	s->records = r;
 	r->set = s;

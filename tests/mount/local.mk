@@ -12,6 +12,7 @@ MOUNT_TESTS = \
 	tests/mount/passthrough.sh \
 	tests/mount/permissions.sh \
 	tests/mount/records.sh \
+	tests/mount/resume.sh \
 	tests/mount/reuse.sh \
 	tests/mount/sets.sh \
 	tests/mount/stats.sh \

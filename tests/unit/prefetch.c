@@ -4,6 +4,7 @@
 #include "lib/clock.h"
 #include "prefetch/governor.h"
 #include "prefetch/observe.h"
+#include "prefetch/resume.h"
 #include "prefetch/set.h"
 #include "prefetch/stream.h"
 #include "tests/unit/test.h"
@@ -219,6 +220,49 @@ static void set_turns_after_a_run_of_rereads(void **state)
 	assert_true(set_confidence(&f->set) > 0);
 }
 
+/* What is saved comes back, to a set whose units come in another order; what is cut off or garbage does no harm. */
+static void an_epoch_is_resumed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t random = 3;
+	size_t len;
+	uint8_t *note;
+
+	for (uint32_t i = 0; i < 77; i++)
+		set_consume(&f->set, i % 2 ? f->a : f->b, i, 1);
+	f->set.epoch = 5;
+	note = resume_save(&f->set, 1000, &len);
+	assert_non_null(note);
+	for (size_t cut = 0; cut <= len + 50; cut++) {
+		struct set s = { .parent = 1 };
+		size_t size = cut <= len ? cut : len;
+		void *copy = malloc(size + 1);
+		struct unit *b, *a;
+
+		memcpy(copy, note, size);
+		for (int k = 0; cut > len && k < 8; k++)
+			((uint8_t *)copy)[test_random(&random) % len] = (uint8_t)test_random(&random);
+		resume_load(&s, copy, size, 1000 + RESUME_SECONDS);
+		b = set_add_unit(&s, f->b->dir, f->b->first, f->b->count);
+		a = set_add_unit(&s, f->a->dir, f->a->first, f->a->count);
+		resume_unit(&s, b);
+		resume_unit(&s, a);
+		if (cut == len) {
+			assert_int_equal(s.epoch, 5);
+			assert_int_equal(s.consumed, 77);
+			for (uint32_t i = 0; i < 77; i++)
+				assert_true((i % 2 ? a : b)->item[i] & ITEM_CONSUMED);
+			/* the first that is read again: another job */
+			assert_int_equal(set_consume(&s, a, 1, 2), SET_TURNED);
+		}
+		unit_free(a);
+		unit_free(b);
+		free(s.unit);
+		free(s.resumed);
+	}
+	assert_false(resume_load(&f->set, note, len, 1001 + RESUME_SECONDS));
+}
+
 static void set_names_every_missing_item_once(void **state)
 {
 	struct fixture *f = *state;
@@ -321,6 +365,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(set_consumes_each_item_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_turns_near_the_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_turns_after_a_run_of_rereads, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_epoch_is_resumed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_names_every_missing_item_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_confidence_grows_with_evidence, set_up, tear_down),
 		cmocka_unit_test(window_grows_on_stalls_and_goes_on_a_jump),
