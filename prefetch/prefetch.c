@@ -203,11 +203,24 @@ static void ask(struct prefetch *p, struct set *s, uint64_t now_ns)
 		recogniser_submit(p->recogniser, job);
 }
 
+/* The share of the epoch's time that its readers did not wait: so much faster they would have read. Lock held. */
+static double unstalled_share(struct prefetch *p, struct set *s, uint64_t now_ns)
+{
+	uint64_t stalled_ns = stats_read(p->stats, STAT_READS_STALL_NS), ns = now_ns - s->epoch_started_ns;
+	double readers = s->follow.stream_count ? s->follow.stream_count : 1;
+	double share = ns ? 1 - (double)(stalled_ns - s->stalled_before_ns) / (readers * (double)ns) : 1;
+
+	s->stalled_before_ns = stalled_ns;
+	return share < 0.05 ? 0.05 : share;
+}
+
 static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 {
+	double share = unstalled_share(p, s, now_ns);
 	uint64_t left[PREDICTOR_COUNT] = { 0 };
 
 	set_turn(s, now_ns, left);
+	s->consumed_bytes_per_s /= share;
 	for (int by = 0; by < PREDICTOR_COUNT; by++) {
 		stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left[by] * set_item_bytes(s));
 		stats_add(p->stats, predictor_table[by].wrong, left[by]);
@@ -1017,7 +1030,12 @@ static void publish_forecast(struct prefetch *p, const struct set *s, const stru
 	double bw = p->governor.rate, rate = s->consumed_bytes_per_s;
 	double missing = c < 1 ? (1 - c) * bytes : 0;
 	double stall = bw > 0 && rate > 0 ? missing / bw - bytes / rate : 0;
+	double tenth = bytes / 10 < missing ? bytes / 10 : missing;
+	double saved = stall > 0 ? tenth / bw : 0;
 
+	/* nothing starves once what is missing comes in the time of the rest: missing / bw = bytes / rate */
+	stats_set(p->stats, STAT_FORECAST_MORE_CACHE, stall > 0 ? (uint64_t)(stall * bw) : 0);
+	stats_set_real(p->stats, STAT_FORECAST_SAVED, saved < stall ? saved : stall > 0 ? stall : 0);
 	stats_set_real(p->stats, STAT_FORECAST_C, c > 1 ? 1 : c);
 	stats_set_real(p->stats, STAT_FORECAST_R, rate > 0 ? bw / rate : 0);
 	stats_set_real(p->stats, STAT_FORECAST_STALL, stall > 0 ? stall : 0);

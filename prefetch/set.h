@@ -59,7 +59,8 @@ struct set {
 	uint64_t opens, remembered_opens, rereads_in_row;
 	uint32_t epoch;
 	uint64_t epoch_started_ns, last_ns;
-	double consumed_bytes_per_s;
+	uint64_t stalled_before_ns;   /* the owner's counter of readers' waits when the epoch began */
+	double consumed_bytes_per_s;  /* of the last epoch, had its readers not waited */
 	struct follow follow;      /* the order it is read in */
 	uint32_t order_extent;     /* next extent of the item at the order's cursor */
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */

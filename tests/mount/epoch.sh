@@ -26,4 +26,23 @@ for e in epochs[1:]:
     assert e["origin_bytes"] <= 0.55 * data, e
     assert e["evict_unread"] == 0, e
 PY
+# half of the data comes faster than it is consumed: nothing to expect, nothing to add
+check "$(stat_of forecast.stall_s_per_epoch)" = 0
+check "$(stat_of forecast.more_cache_bytes)" = 0
+stop
+
+# ... and a link that is too slow for that: the forecast says so, and what would help
+rm -rf --one-file-system "$cache"
+start "fault:read=5ms,bw=5M:$origin" "size=$((data / 2 + (2 << 20))),ram=$((data / 10))"
+"$epoch" --read "$mnt" --epochs 2 --batch 8 --compute-us 500 --drop --stats "$mnt" || fail "the readers failed"
+getfattr -n user.hopper.stats --only-values --absolute-names "$mnt" | /usr/bin/python3 -c '
+import json, sys
+f, data = json.load(sys.stdin)["forecast"], int(sys.argv[1])
+print(f)
+missing_s = (1 - f["c"]) * data / (5 << 20)
+assert 0.5 < f["c"] < 0.6 and f["r"] < 0.5, f
+assert 0.4 * missing_s < f["stall_s_per_epoch"] <= missing_s, (f, missing_s)
+assert 0.3 * data < f["more_cache_bytes"] + f["c"] * data <= 1.02 * data, f
+assert 0.5 < f["saved_s_by_a_tenth"] / (data / 10 / (5 << 20)) < 1.5, f
+' "$data" || fail "forecast"
 stop

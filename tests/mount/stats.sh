@@ -17,7 +17,7 @@ want = {
  "ram": "bytes limit_bytes nodes",
  "evict": "consumed unread other",
  "prefetch": "issued issued_bytes used used_bytes late wasted_bytes dropped_observations by",
- "forecast": "c r stall_s_per_epoch",
+ "forecast": "c r stall_s_per_epoch more_cache_bytes saved_s_by_a_tenth",
  "staging": "backlog_bytes durable_bytes drained_bytes blocked_ns errors",
 }
 for section, keys in want.items():
