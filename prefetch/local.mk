@@ -4,6 +4,7 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/governor.c prefetch/governor.h \
 	prefetch/observe.c prefetch/observe.h \
 	prefetch/order.c prefetch/order.h \
+	prefetch/plan.c prefetch/plan.h \
 	prefetch/predictor.c prefetch/predictor.h \
 	prefetch/prefetch.c prefetch/prefetch.h \
 	prefetch/recognise.c prefetch/recognise.h \

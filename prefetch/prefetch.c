@@ -34,6 +34,7 @@
 #include "lib/strbuf.h"
 #include "prefetch/governor.h"
 #include "prefetch/observe.h"
+#include "prefetch/plan.h"
 #include "prefetch/predictor.h"
 #include "prefetch/recognise.h"
 #include "prefetch/records.h"
@@ -793,99 +794,14 @@ static void *prefetch_thread(void *arg)
 
 /* ---- plans ---- */
 
-/* The id behind a path below @dir. Blocks. */
-static int resolve(struct prefetch *p, uint64_t dir, char *path, uint64_t *ret_ino)
+static void planned(void *arg, struct set *s)
 {
-	char *save = NULL;
-	struct ns_attr attr = { .ino = dir };
-	int rc = 0;
-
-	for (char *name = strtok_r(path, "/", &save); name && !rc; name = strtok_r(NULL, "/", &save))
-		rc = ns_lookup(p->ns, attr.ino, name, 0, &attr);
-	*ret_ino = attr.ino;
-	return rc;
-}
-
-/* "list": the items of the lines, in their order. */
-static int plan_list(struct prefetch *p, struct set *s, uint64_t dir, const char *lines, char *msg, size_t msg_size)
-{
-	_cleanup_free_ char *copy = strdup(lines);
-	uint32_t *item = malloc((strlen(lines) / 2 + 1) * sizeof(*item)), count = 0, index;
-	char *save = NULL;
-	int rc = copy && item ? 0 : -ENOMEM;
-
-	for (char *line = copy ? strtok_r(copy, "\n", &save) : NULL; line && !rc; line = strtok_r(NULL, "\n", &save)) {
-		_cleanup_free_ char *path = strdup(line);
-		const struct unit *u = NULL;
-		uint64_t ino;
-
-		if (path && !resolve(p, dir, path, &ino)) {
-			lock_acquire(&p->lock);
-			u = sets_unit(&p->sets, ino, &index);
-			lock_release(&p->lock);
-		}
-		if (!u || u->set != s) {
-			snprintf(msg, msg_size, "list: '%.100s' is not a file below the directory", line);
-			rc = -EINVAL;
-		} else {
-			item[count++] = u->base + index;
-		}
-	}
-	if (!rc && !count) {
-		snprintf(msg, msg_size, "list: give a path below the directory on each line");
-		rc = -EINVAL;
-	}
-	if (rc) {
-		free(item);
-		return rc;
-	}
-	lock_acquire(&p->lock);
-	follow_plan(&s->follow, NULL, item, count);
-	s->last_ns = clock_ns();
-	lock_release(&p->lock);
-	return 0;
-}
-
-static int plan_apply(struct prefetch *p, uint64_t dir, const char *text, char *msg, size_t msg_size)
-{
-	_cleanup_free_ struct siblings *classes = calloc(1, sizeof(*classes));
-	struct family family = { .kind = FAMILY_NONE };
-	bool is_list = !strncmp(text, "list\n", 5);
-	struct ns_attr attr;
-	struct set *s;
-	int rc = is_list || !strcmp(text, "none") ? 0 : recognise_parse_plan(text, &family, msg, msg_size);
-
-	if (rc)
-		return rc;
-	if (!classes)
-		return -ENOMEM;
-	rc = ns_getattr(p->ns, dir, 0, &attr);
-	if (!rc)
-		rc = ns_list(p->ns, dir, 0);
-	if (!rc)
-		siblings_of(&p->sets, dir, classes);
-	for (size_t i = 0; i < classes->count && !rc; i++)
-		rc = ns_list(p->ns, classes->dir[i], 0);
-	if (rc) {
-		snprintf(msg, msg_size, "the directory cannot be listed: %s", strerror(-rc));
-		return rc;
-	}
-	lock_acquire(&p->lock);
-	s = sets_below(&p->sets, attr.ino, attr.parent, classes);
-	if (s && !is_list) {
-		family.epoch = s->epoch;
-		follow_plan(&s->follow, &family, NULL, 0);
-		s->last_ns = clock_ns();
-		ask(p, s, s->last_ns);
-	}
-	lock_release(&p->lock);
-	if (!s)
-		return -ENOMEM;
-	return is_list ? plan_list(p, s, dir, text + 5, msg, msg_size) : 0;
+	ask(arg, s, s->last_ns);
 }
 
 int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg, size_t msg_size)
 {
+	const struct plan_target target = { p->ns, &p->sets, &p->lock, planned, p };
 	int rc;
 
 	*msg = 0;
@@ -893,7 +809,7 @@ int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg,
 		snprintf(msg, msg_size, "plans need prefetch=auto and recognise=on");
 		rc = -EOPNOTSUPP;
 	} else {
-		rc = plan_apply(p, dir, text, msg, msg_size);
+		rc = plan_take(&target, dir, text, msg, msg_size);
 	}
 	lock_acquire(&p->lock);
 	free(p->plan_text);

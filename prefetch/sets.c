@@ -252,7 +252,9 @@ struct set *sets_below(struct sets *t, uint64_t dir, uint64_t parent, const stru
 	struct set *s;
 
 	if (!classes->count) {
-		s = sets_get(t, dir == NS_ROOT ? 0 : parent);
+		s = map64_get(&t->by_key, ALONE_KEY | dir);
+		if (!s)
+			s = sets_get(t, dir == NS_ROOT ? 0 : parent);
 		if (s)
 			sets_add_directory(t, s, dir);
 		return s;
