@@ -282,6 +282,15 @@ void follow_turn(struct follow *f)
 		free(last);
 }
 
+bool follow_epoch(const struct follow *f, const uint32_t **ret_item, uint32_t *ret_count)
+{
+	bool is_known = f->order && order_is_confirmed(f->order) && f->order->stride == 1;
+
+	*ret_item = is_known ? f->order->item : f->seen;
+	*ret_count = is_known ? f->order->count : f->seen_count;
+	return *ret_count && (is_known || !f->is_partial);
+}
+
 struct order *follow_order(const struct follow *f)
 {
 	if (!f->order || (f->order->by == PREDICTOR_REPLAY && !f->has_replayed && !order_is_confirmed(f->order)))

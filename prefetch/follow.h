@@ -59,6 +59,9 @@ bool follow_learn(struct follow *f, const struct recognise_job *job);
 /* The epoch ended. */
 void follow_turn(struct follow *f);
 
+/* The order of the epoch as far as it went, borrowed until it turns; false if not all of it is known. */
+bool follow_epoch(const struct follow *f, const uint32_t **ret_item, uint32_t *ret_count);
+
 /* The order to fetch in, or NULL. */
 struct order *follow_order(const struct follow *f);
 

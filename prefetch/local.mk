@@ -7,6 +7,7 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/plan.c prefetch/plan.h \
 	prefetch/predictor.c prefetch/predictor.h \
 	prefetch/prefetch.c prefetch/prefetch.h \
+	prefetch/profile.c prefetch/profile.h \
 	prefetch/recognise.c prefetch/recognise.h \
 	prefetch/records.c prefetch/records.h \
 	prefetch/resume.c prefetch/resume.h \

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The order in which a job will read, as it told through user.hopper.plan: a
- * sampler and its seed (recognise_parse_plan), a list of paths, or none.
+ * sampler and its seed (recognise_parse_plan), a list of paths, a profile
+ * ("record NAME": to be made of the next whole epoch, "replay NAME"), or none.
  */
 #ifndef HOPPER_PREFETCH_PLAN_H
 #define HOPPER_PREFETCH_PLAN_H
@@ -14,14 +15,22 @@ struct ns;
 struct set;
 struct sets;
 
+struct cache;
+
 struct plan_target {
+	struct cache *cache;
 	struct ns *ns;
 	struct sets *sets;
 	struct lock *lock;           /* of the sets */
-	/* A sampler was told for @s. With the lock held. */
+	/* A sampler or a profile was told for @s. With the lock held. */
 	void (*planned)(void *arg, struct set *s);
 	void *arg;
 };
+
+enum { PLAN_NOTE = 80 };
+
+/* The note that keeps profile @name. */
+void plan_note(const char *name, char note[PLAN_NOTE]);
 
 /*
  * Take a plan for the files below @dir. Lists directories that were not listed yet: may block. The lock is

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,7 @@
 #include "prefetch/observe.h"
 #include "prefetch/plan.h"
 #include "prefetch/predictor.h"
+#include "prefetch/profile.h"
 #include "prefetch/recognise.h"
 #include "prefetch/records.h"
 #include "prefetch/resume.h"
@@ -92,6 +94,9 @@ struct prefetch {
 	struct sets sets;
 	struct streams streams;
 	char *plan_text;                    /* owned, or NULL */
+	void *profile;                      /* recorded, to be written; owned, or NULL, as is its name */
+	size_t profile_len;
+	char *profile_name;
 	struct recogniser *recogniser;      /* owned; NULL with recognise=off */
 	struct recent recent[RECENT];
 	unsigned recent_at, in_flight;
@@ -143,6 +148,22 @@ static uint64_t extent_bytes(uint64_t size, uint32_t extent)
 	return size - start < EXTENT_BYTES ? size - start : EXTENT_BYTES;
 }
 
+/* What reading user.hopper.plan says. Lock not held. */
+__attribute__((format(printf, 2, 3))) static void set_plan_text(struct prefetch *p, const char *format, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, format);
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
+	va_end(args);
+	lock_acquire(&p->lock);
+	free(p->plan_text);
+	p->plan_text = text;
+	lock_release(&p->lock);
+}
+
 /* ---- what is remembered for the next run ---- */
 
 static void note_name(const char *what, uint64_t set, char *name, size_t size)
@@ -166,6 +187,31 @@ static void recall(void *arg, struct set *s)
 	note_name("epoch", s->parent, name, sizeof(name));
 	if (!cache_note_get(p->cache, name, &note, &len) && resume_load(s, note, len, time(NULL)))
 		s->follow.is_as_past = true;
+}
+
+/* Write the profile that was recorded, if there is one. Lock not held. */
+static void save_profile(struct prefetch *p)
+{
+	_cleanup_free_ char *name = NULL;
+	_cleanup_free_ void *data = NULL;
+	char note[PLAN_NOTE];
+	size_t len;
+	int rc;
+
+	lock_acquire(&p->lock);
+	name = p->profile_name;
+	data = p->profile;
+	len = p->profile_len;
+	p->profile_name = NULL;
+	p->profile = NULL;
+	lock_release(&p->lock);
+	if (!data)
+		return;
+	plan_note(name, note);
+	rc = cache_note_put(p->cache, note, data, len);
+	if (rc)
+		log_warn("profile %s was not recorded: %s", name, strerror(-rc));
+	set_plan_text(p, "record %s: %s\n", name, rc ? strerror(-rc) : "recorded");
 }
 
 /* Where the epochs of the sets stand that were read since the last time. Lock not held. */
@@ -215,11 +261,24 @@ static double unstalled_share(struct prefetch *p, struct set *s, uint64_t now_ns
 	return share < 0.05 ? 0.05 : share;
 }
 
+/* An epoch is over: if it was read whole and is to be recorded, it is kept until it can be written. Lock held. */
+static void record_profile(struct prefetch *p, struct set *s)
+{
+	if (!s->record || p->profile || s->consumed * 10 < (s->items - s->unfit) * 9)
+		return;
+	p->profile = profile_make(s, &p->profile_len);
+	if (!p->profile)
+		return;
+	p->profile_name = s->record;
+	s->record = NULL;
+}
+
 static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 {
 	double share = unstalled_share(p, s, now_ns);
 	uint64_t left[PREDICTOR_COUNT] = { 0 };
 
+	record_profile(p, s);
 	set_turn(s, now_ns, left);
 	s->consumed_bytes_per_s /= share;
 	for (int by = 0; by < PREDICTOR_COUNT; by++) {
@@ -783,6 +842,7 @@ static void *prefetch_thread(void *arg)
 		}
 		if (p->cfg.mode != PREFETCH_OFF)
 			issue(p);
+		save_profile(p);
 		if (had && clock_ns() - p->remembered_ns > REMEMBER_NS)
 			remember_epochs(p);
 		if (had)
@@ -801,7 +861,7 @@ static void planned(void *arg, struct set *s)
 
 int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg, size_t msg_size)
 {
-	const struct plan_target target = { p->ns, &p->sets, &p->lock, planned, p };
+	const struct plan_target target = { p->cache, p->ns, &p->sets, &p->lock, planned, p };
 	int rc;
 
 	*msg = 0;
@@ -811,13 +871,7 @@ int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg,
 	} else {
 		rc = plan_take(&target, dir, text, msg, msg_size);
 	}
-	lock_acquire(&p->lock);
-	free(p->plan_text);
-	p->plan_text = NULL;
-	if (asprintf(&p->plan_text, "%.200s: %s\n", strncmp(text, "list\n", 5) ? text : "list",
-		     rc ? *msg ? msg : strerror(-rc) : "taken") < 0)
-		p->plan_text = NULL;
-	lock_release(&p->lock);
+	set_plan_text(p, "%.200s: %s\n", strncmp(text, "list\n", 5) ? text : "list", rc ? *msg ? msg : strerror(-rc) : "taken");
 	wake_if_asleep(p);
 	return rc;
 }
@@ -1030,6 +1084,7 @@ void prefetch_stop(struct prefetch *p)
 	atomic_store(&p->is_stopping, true);
 	wake(p);
 	pthread_join(p->thread, NULL);
+	save_profile(p);
 	remember_epochs(p);
 	recogniser_free(p->recogniser);
 	p->recogniser = NULL;
@@ -1048,6 +1103,8 @@ void prefetch_free(struct prefetch *p)
 	sets_close(&p->sets);
 	streams_clear(&p->streams);
 	free(p->plan_text);
+	free(p->profile);
+	free(p->profile_name);
 	if (p->wake_fd >= 0)
 		close(p->wake_fd);
 	pthread_cond_destroy(&p->idle);

@@ -66,6 +66,7 @@ void set_free(struct set *s)
 		unit_free(s->unit[i]);
 	follow_clear(&s->follow);
 	free(s->resumed);
+	free(s->record);
 	free(s->unit);
 	free(s);
 }

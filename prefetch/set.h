@@ -63,6 +63,7 @@ struct set {
 	double consumed_bytes_per_s;  /* of the last epoch, had its readers not waited */
 	struct follow follow;      /* the order it is read in */
 	uint32_t order_extent;     /* next extent of the item at the order's cursor */
+	char *record;              /* name of the profile to be made of the next whole epoch; owned, or NULL */
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
 	uint64_t blocked_at;       /* the owner's count of items consumed when the cache was found full of the unread; 0 */

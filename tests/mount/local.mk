@@ -11,6 +11,7 @@ MOUNT_TESTS = \
 	tests/mount/order.sh \
 	tests/mount/passthrough.sh \
 	tests/mount/permissions.sh \
+	tests/mount/profile.sh \
 	tests/mount/records.sh \
 	tests/mount/resume.sh \
 	tests/mount/reuse.sh \
