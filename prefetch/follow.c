@@ -130,6 +130,10 @@ struct recognise_job *follow_ask(struct follow *f, const struct set *s, uint64_t
 {
 	if (is_followed(f))
 		return NULL;
+	if (f->is_split) {
+		f->is_split = false;
+		return f->stream_count ? job_new(f, s, RECOGNISE_USUAL) : NULL;
+	}
 	if (!f->seen_count || f->has_learnt) {
 		/* a new epoch of a known family */
 		bool has_guess;
@@ -250,6 +254,13 @@ bool follow_learn(struct follow *f, const struct recognise_job *job)
 	return true;
 }
 
+void follow_split(struct follow *f)
+{
+	f->seen_count = 0;
+	f->is_partial = f->is_split = true;
+	f->jobs = 0;
+}
+
 static void follow_list(struct follow *f)
 {
 	uint32_t *copy = malloc((size_t)f->list_count * sizeof(*copy) + 1);
@@ -270,7 +281,7 @@ void follow_turn(struct follow *f)
 	order_drop(f);
 	f->seen = NULL;
 	f->seen_count = f->seen_size = 0;
-	f->is_partial = false;
+	f->is_partial = f->is_split = false;
 	f->stream_count = 0;
 	f->jobs = 0;
 	f->depth = f->vain_epochs < VAIN_EPOCHS ? RECOGNISE_USUAL : RECOGNISE_SMALL;

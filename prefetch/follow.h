@@ -32,6 +32,7 @@ struct follow {
 	uint32_t stride;                  /* ranks of the last epoch, and which of them read here */
 	uint64_t residues[ORDER_STRIDE_MAX / 64];
 	bool has_learnt;                  /* the family is news: this epoch follows from it */
+	bool is_split;                    /* another job's accesses were taken away: look at what remains */
 	bool has_replayed;                /* the last epoch went as the one before it: so will this, as long as it does */
 	unsigned jobs, sweeps_failed, vain_epochs;
 	enum recognise_depth depth;       /* asked for in this epoch */
@@ -55,6 +56,9 @@ bool follow_install(struct follow *f, struct recognise_job *job);
 
 /* It is done with an epoch that is over: what it found tells of this one. Returns whether it is worth asking again. */
 bool follow_learn(struct follow *f, const struct recognise_job *job);
+
+/* Some readers turned out to be another job's, and their heads were taken away: what was seen was a mixture. */
+void follow_split(struct follow *f);
 
 /* The epoch ended. */
 void follow_turn(struct follow *f);

@@ -2,6 +2,7 @@ noinst_LIBRARIES += libhopper_prefetch.a
 libhopper_prefetch_a_SOURCES = \
 	prefetch/follow.c prefetch/follow.h \
 	prefetch/governor.c prefetch/governor.h \
+	prefetch/jobs.c prefetch/jobs.h \
 	prefetch/observe.c prefetch/observe.h \
 	prefetch/order.c prefetch/order.h \
 	prefetch/plan.c prefetch/plan.h \

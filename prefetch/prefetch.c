@@ -34,6 +34,7 @@
 #include "lib/stats.h"
 #include "lib/strbuf.h"
 #include "prefetch/governor.h"
+#include "prefetch/jobs.h"
 #include "prefetch/observe.h"
 #include "prefetch/plan.h"
 #include "prefetch/predictor.h"
@@ -56,6 +57,8 @@ enum {
 
 #define REMEMBER_NS (5 * NSEC_PER_SEC)      /* after a crash so much of an epoch is fetched once more at worst */
 #define ACTIVE_NS NSEC_PER_SEC              /* a set read so lately is being read */
+
+#define CHECK_JOBS_NS NSEC_PER_SEC
 
 #define SOON_NS (250 * NSEC_PER_MSEC)       /* between two opens of one sample */
 
@@ -105,7 +108,10 @@ struct prefetch {
 	uint64_t consumed_count;            /* items: each makes room; from 1 on */
 	uint64_t wake_ns;                   /* of the token bucket, 0 for none */
 	uint64_t first_ns, read_bytes;
-	uint64_t remembered_ns;             /* the thread's own: when epochs were last remembered */
+	size_t served_pos;                  /* in the table of sets: who was served last */
+	/* the thread's own */
+	uint64_t remembered_ns, checked_ns; /* when epochs were last remembered, jobs last looked for */
+	struct leaders leaders;
 };
 
 static void wake(struct prefetch *p)
@@ -223,7 +229,8 @@ static void remember_epochs(struct prefetch *p)
 	p->remembered_ns = clock_ns();
 	lock_acquire(&p->lock);
 	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
-		void *note = s->opens != s->remembered_opens ? resume_save(s, time(NULL), &len) : NULL;
+		bool is_news = s->opens != s->remembered_opens && !(s->parent & JOB_KEY);
+		void *note = is_news ? resume_save(s, time(NULL), &len) : NULL;
 		char name[NOTE_NAME];
 
 		if (!note)
@@ -285,7 +292,7 @@ static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 		stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left[by] * set_item_bytes(s));
 		stats_add(p->stats, predictor_table[by].wrong, left[by]);
 	}
-	if (s->records)
+	if (s->records && !jobs_are_several(s->records->set))
 		cache_release_pieces(p->cache, s->records->ino, 0, s->records->size);
 	ask(p, s, now_ns);
 }
@@ -302,11 +309,11 @@ static void recognised(void *arg, struct recognise_job *job)
 	lock_acquire(&p->lock);
 	s = map64_get(&p->sets.by_key, job->set);
 	if (s && s->epoch == job->epoch && follow_install(&s->follow, job)) {
-		if (s->resumed)
+		if (s->resumed || s->has_split)
 			resume_order(s, s->follow.order);
 		s->blocked_at = 0;
 		s->order_extent = 0;
-		note = follow_save(&s->follow, &len);
+		note = s->parent & JOB_KEY ? NULL : follow_save(&s->follow, &len);
 	} else if (s && s->epoch != job->epoch && follow_learn(&s->follow, job)) {
 		ask(p, s, clock_ns());
 	}
@@ -353,12 +360,79 @@ static void consumed(struct prefetch *p, struct unit *u, uint32_t index, uint64_
 	}
 }
 
+/* The same item as the reader's job has it. Lock held. */
+static struct unit *of_job(struct unit *u, uint32_t *index, uint32_t leader)
+{
+	struct set *s = jobs_set(u->set, leader);
+
+	return s == u->set ? u : set_item(s, u->base + *index, index);
+}
+
+/* Is who reads item @i of @s another job than who has read it? Lock held. */
+static void tell_jobs_apart(struct prefetch *p, struct set *s, uint32_t i, bool was_consumed, uint32_t leader, uint64_t now_ns)
+{
+	uint32_t leaver = jobs_saw(s, i, was_consumed, leader, now_ns);
+	struct set *job = leaver ? jobs_split(&p->sets, s, leaver, &p->leaders, now_ns) : NULL;
+
+	if (!job)
+		return;
+	log_info("process %u reads the items of process %u: a job of its own", leaver, s->leader);
+	ask(p, s, now_ns);
+	ask(p, job, now_ns);
+}
+
+static bool is_live(const struct set *s, uint64_t now_ns)
+{
+	return !s->is_over && now_ns - s->last_ns <= SET_LIVE_NS;
+}
+
+/* What an item is to one job. Lock held. */
+static enum cache_class class_for_job(const struct set *s, uint8_t flags)
+{
+	if (!s->is_confirmed && !follow_order(&s->follow))
+		return CACHE_OTHER;
+	if (flags & ITEM_CONSUMED)
+		return CACHE_CONSUMED;
+	/* what was fetched ahead stays until it is read, or it would be fetched again */
+	return set_is_partial(s) && !(flags & ITEM_STAGED) ? CACHE_OTHER : CACHE_UNREAD;
+}
+
+/* What file @ino is to all jobs: kept for any that has not read it. Lock held. */
+static enum cache_class class_for_jobs(struct prefetch *p, uint64_t ino)
+{
+	enum cache_class class = CACHE_OTHER;
+	bool is_consumed = true, is_any = false;
+	uint64_t now = clock_ns();
+	uint32_t index, k;
+	struct unit *u = sets_unit(&p->sets, ino, &index);
+
+	for (const struct set *s = u ? u->set : NULL; s && class != CACHE_UNREAD; s = s->next_job) {
+		const struct unit *v = set_item(s, u->base + index, &k);
+
+		if (!v || !is_live(s, now))
+			continue;
+		class = class_for_job(s, v->item[k]);
+		is_consumed &= class == CACHE_CONSUMED;
+		is_any = true;
+	}
+	if (class == CACHE_UNREAD)
+		return class;
+	return is_any && is_consumed ? CACHE_CONSUMED : CACHE_OTHER;
+}
+
 /* An item of @bytes was opened, or a record read. Returns whether for the first time in this epoch. Lock held. */
 static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64_t bytes, const struct observation *o)
 {
+	uint32_t leader = jobs_leader(&p->leaders, o->pid, o->time_ns);
 	struct set *s = u->set;
-	enum set_event event = set_consume(s, u, index, o->time_ns);
+	enum set_event event;
 
+	s->is_over = false;
+	if (!(s->parent & JOB_KEY))
+		tell_jobs_apart(p, s, u->base + index, u->item[index] & ITEM_CONSUMED, leader, o->time_ns);
+	if (jobs_set(s, leader) != s)
+		return false;   /* it has just left, with this item */
+	event = set_consume(s, u, index, o->time_ns);
 	if (event == SET_REREAD && s->follow.order && order_is_at_end(s->follow.order) && s->rereads_in_row > REREADS_RECORDS)
 		event = SET_TURNED;
 	if (event == SET_TURNED) {
@@ -382,9 +456,9 @@ static void turn_if_over(struct prefetch *p, struct set *s, uint64_t now_ns)
 
 static void on_open(struct prefetch *p, const struct observation *o)
 {
+	uint32_t index, leader = jobs_leader(&p->leaders, o->pid, o->time_ns);
 	struct ns_attr attr, dir;
 	struct unit *u;
-	uint32_t index;
 	struct set *s;
 
 	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) ||
@@ -394,12 +468,14 @@ static void on_open(struct prefetch *p, const struct observation *o)
 	u = sets_unit(&p->sets, o->ino, &index);
 	if (!u && sets_home(&p->sets, dir.ino, dir.parent))
 		u = sets_unit(&p->sets, o->ino, &index);
+	if (u)
+		u = of_job(u, &index, leader);
 	if (!u || u->item[index] & ITEM_UNFIT || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
 		lock_release(&p->lock);
 		return;
 	}
 	s = u->set;
-	if (item_read(p, u, index, attr.version.size, o))
+	if (item_read(p, u, index, attr.version.size, o) && class_for_jobs(p, o->ino) == CACHE_CONSUMED)
 		cache_consumed(p->cache, o->ino, extents_of(attr.version.size));
 	sets_join_siblings(&p->sets, s);
 	turn_if_over(p, s, o->time_ns);
@@ -410,13 +486,15 @@ static void on_open(struct prefetch *p, const struct observation *o)
 static void record_read(struct prefetch *p, struct set *s, const struct observation *o)
 {
 	const struct geometry *g = &s->records->geometry;
-	uint64_t i = records_beginning(g, o->offset);
+	uint32_t index = (uint32_t)records_beginning(g, o->offset);
+	struct unit *u;
 
 	/* a format's own data, before the first record or on its page, is read in small bits */
-	if (i == g->count || (!o->offset && o->len < g->bytes / 2))
+	if (index == g->count || (!o->offset && o->len < g->bytes / 2))
 		return;
-	item_read(p, s->unit[0], (uint32_t)i, g->bytes, o);
-	turn_if_over(p, s, o->time_ns);
+	u = of_job(s->unit[0], &index, jobs_leader(&p->leaders, o->pid, o->time_ns));
+	item_read(p, u, index, g->bytes, o);
+	turn_if_over(p, u->set, o->time_ns);
 }
 
 /* A reader is done with a record: what was fetched for it and not asked for is not needed either. Lock held. */
@@ -739,30 +817,35 @@ static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, 
 	return false;
 }
 
+static bool prepare_from_set(struct prefetch *p, struct set *s, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
+{
+	struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
+
+	if (o && prepare_ordered(p, s, o, flow, f, ret_key))
+		return true;
+	if (s->records)
+		return prepare_bulk(p, s, flow, f, ret_key);
+	/* of other ranks' items, those that are not ours are not wanted */
+	if (o && (o->cursor < o->count || o->stride > 1))
+		return false;
+	return s->staged < set_confidence(s) && prepare_unread(p, s, flow, f, ret_key);
+}
+
 /* From the sets that are read now, or those that wait for their turn (validation between epochs). Lock held. */
 static bool prepare_from_sets(struct prefetch *p, bool is_active, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
 {
 	uint64_t now = clock_ns();
-	struct set *s;
-	size_t pos = 0;
 
-	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
-		struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
+	/* one after the other, beginning behind the one that was served last */
+	for (size_t n = 0; n <= p->sets.by_key.count; n++) {
+		struct set *s = map64_next(&p->sets.by_key, &p->served_pos, NULL);
 
-		if (s->blocked_at == p->consumed_count || now - s->last_ns > SET_LIVE_NS ||
-		    (now - s->last_ns < ACTIVE_NS) != is_active)
-			continue;
-		if (o && prepare_ordered(p, s, o, flow, f, ret_key))
-			return true;
-		if (s->records) {
-			if (prepare_bulk(p, s, flow, f, ret_key))
-				return true;
+		if (!s) {
+			p->served_pos = 0;
 			continue;
 		}
-		/* of other ranks' items, those that are not ours are not wanted */
-		if (o && (o->cursor < o->count || o->stride > 1))
-			continue;
-		if (s->staged < set_confidence(s) && prepare_unread(p, s, flow, f, ret_key))
+		if (s->blocked_at != p->consumed_count && is_live(s, now) && (now - s->last_ns < ACTIVE_NS) == is_active &&
+		    prepare_from_set(p, s, flow, f, ret_key))
 			return true;
 	}
 	return false;
@@ -825,6 +908,20 @@ static void sleep_until_woken(struct prefetch *p)
 		return;
 }
 
+/* Jobs that have ended want nothing any more. Lock not held. */
+static void check_jobs(struct prefetch *p)
+{
+	struct set *s;
+	size_t pos = 0;
+
+	p->checked_ns = clock_ns();
+	lock_scope(&p->lock);
+	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
+		if (!(s->parent & JOB_KEY))
+			jobs_check(s);
+	}
+}
+
 static void *prefetch_thread(void *arg)
 {
 	struct prefetch *p = arg;
@@ -845,6 +942,8 @@ static void *prefetch_thread(void *arg)
 		save_profile(p);
 		if (had && clock_ns() - p->remembered_ns > REMEMBER_NS)
 			remember_epochs(p);
+		if (had && clock_ns() - p->checked_ns > CHECK_JOBS_NS)
+			check_jobs(p);
 		if (had)
 			continue;
 		sleep_until_woken(p);
@@ -888,20 +987,16 @@ static enum cache_class class_of(void *arg, uint64_t key)
 {
 	struct prefetch *p = arg;
 	const struct records *r;
-	struct unit *u;
-	uint32_t index;
 
 	lock_scope(&p->lock);
 	r = map64_get(&p->sets.records, extent_key_ino(key));
-	if (r && r->set)
-		return clock_ns() - r->set->last_ns > SET_LIVE_NS ? CACHE_OTHER : CACHE_UNREAD;
-	u = sets_unit(&p->sets, extent_key_ino(key), &index);
-	if (!u || (!u->set->is_confirmed && !follow_order(&u->set->follow)) || clock_ns() - u->set->last_ns > SET_LIVE_NS)
-		return CACHE_OTHER;
-	if (u->item[index] & ITEM_CONSUMED)
-		return CACHE_CONSUMED;
-	/* what was fetched ahead stays until it is read, or it would be fetched again */
-	return set_is_partial(u->set) && !(u->item[index] & ITEM_STAGED) ? CACHE_OTHER : CACHE_UNREAD;
+	if (!r || !r->set)
+		return class_for_jobs(p, extent_key_ino(key));
+	for (const struct set *s = r->set; s; s = s->next_job) {
+		if (is_live(s, clock_ns()))
+			return CACHE_UNREAD;
+	}
+	return CACHE_OTHER;
 }
 
 /* An item fetched ahead is gone again; @was_unread: in vain. Lock held. */
@@ -924,6 +1019,17 @@ static void item_lost(struct prefetch *p, struct unit *u, uint32_t index, bool w
 	stats_inc(p->stats, predictor_table[u->item[index] >> ITEM_BY_SHIFT].wrong);
 }
 
+static void item_lost_to_jobs(struct prefetch *p, const struct unit *u, uint32_t index, bool was_unread)
+{
+	for (const struct set *s = u->set; s; s = s->next_job) {
+		uint32_t k;
+		struct unit *v = set_item(s, u->base + index, &k);
+
+		if (v)
+			item_lost(p, v, k, was_unread);
+	}
+}
+
 static void evicted(void *arg, uint64_t key, bool was_unread)
 {
 	struct prefetch *p = arg;
@@ -933,7 +1039,7 @@ static void evicted(void *arg, uint64_t key, bool was_unread)
 	lock_scope(&p->lock);
 	u = sets_unit(&p->sets, extent_key_ino(key), &index);
 	if (u)
-		item_lost(p, u, index, was_unread);
+		item_lost_to_jobs(p, u, index, was_unread);
 }
 
 static void piece_lost(void *arg, uint64_t ino, uint64_t start, bool was_unread)
@@ -946,19 +1052,23 @@ static void piece_lost(void *arg, uint64_t ino, uint64_t start, bool was_unread)
 	r = map64_get(&p->sets.records, ino);
 	i = r && r->set ? records_index(&r->geometry, start + 2 * 4096) : 0;   /* it begins up to two pages before its record */
 	if (r && r->set && i < r->geometry.count)
-		item_lost(p, r->set->unit[0], (uint32_t)i, was_unread);
+		item_lost_to_jobs(p, r->set->unit[0], (uint32_t)i, was_unread);
 }
 
 static void stored(void *arg, uint64_t key, bool is_whole)
 {
 	struct prefetch *p = arg;
-	struct unit *u;
-	uint32_t index;
+	const struct unit *u;
+	uint32_t index, k;
 
 	lock_scope(&p->lock);
 	u = sets_unit(&p->sets, extent_key_ino(key), &index);
-	if (u && is_whole)
-		u->item[index] |= ITEM_RESIDENT;
+	for (const struct set *s = u && is_whole ? u->set : NULL; s; s = s->next_job) {
+		struct unit *v = set_item(s, u->base + index, &k);
+
+		if (v)
+			v->item[k] |= ITEM_RESIDENT;
+	}
 }
 
 /* ---- statistics ---- */
@@ -985,12 +1095,12 @@ static void add_set(struct prefetch *p, struct strbuf *b, const struct set *s)
 	strbuf_add(b, "{\"path\": ");
 	strbuf_add_json(b, path);
 	strbuf_addf(b, ", \"items\": %llu, \"bytes\": %llu, \"epoch\": %u, \"consumed\": %llu, \"resident\": %llu, "
-		    "\"predictor\": \"%s\", \"recognised\": \"%s\"}",
+		    "\"predictor\": \"%s\", \"recognised\": \"%s\", \"job\": %u}",
 		    (unsigned long long)(s->items - s->unfit),
 		    (unsigned long long)((s->items - s->unfit) * set_item_bytes(s)), s->epoch,
 		    (unsigned long long)s->consumed, (unsigned long long)resident_items(s),
 		    o ? predictor_table[o->by].name : set_confidence(s) ? predictor_table[PREDICTOR_UNREAD].name : "none",
-		    o ? o->text : "");
+		    o ? o->text : "", s->leader);
 }
 
 static void publish_forecast(struct prefetch *p, const struct set *s, const struct cache_flow *flow)
@@ -1023,7 +1133,7 @@ void prefetch_publish(struct prefetch *p)
 	strbuf_add(&b, "[");
 	lock_acquire(&p->lock);
 	while ((s = map64_next(&p->sets.by_key, &pos, NULL))) {
-		if (s->items && b.len < JSON_MAX - 5000)
+		if (s->items && !s->is_over && b.len < JSON_MAX - 5000)
 			add_set(p, &b, s);
 		if (s->items && (!last || s->last_ns > last->last_ns))
 			last = s;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "lib/clock.h"
+#include "prefetch/jobs.h"
 
 enum {
 	FIRST_ITEMS = 64,          /* fetched on the evidence of the first opens alone */
@@ -52,6 +53,15 @@ int set_absorb(struct set *s, struct set *from)
 	return 0;
 }
 
+void set_restart(struct set *s)
+{
+	follow_clear(&s->follow);
+	s->epoch = 0;
+	s->consumed = s->staged = s->opens = s->rereads_in_row = s->partial_items = s->blocked_at = 0;
+	s->consumed_bytes_per_s = 0;
+	s->is_over = s->was_read_through = false;
+}
+
 void unit_free(struct unit *u)
 {
 	if (!u)
@@ -65,6 +75,7 @@ void set_free(struct set *s)
 	for (size_t i = 0; i < s->unit_count; i++)
 		unit_free(s->unit[i]);
 	follow_clear(&s->follow);
+	jobs_free(s);
 	free(s->resumed);
 	free(s->record);
 	free(s->unit);
@@ -119,6 +130,8 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 	}
 	s->partial_items = !s->has_grown && s->consumed * 10 < (s->items - s->unfit) * 9 ? s->consumed : 0;
 	s->has_grown = false;
+	jobs_turned(s);
+	s->has_split = false;
 	s->was_read_through = !s->resumed && s->consumed * 10 >= (s->items - s->unfit) * 9;
 	s->epoch = s->trust_after ? 0 : s->epoch + 1;   /* another job than the one that was to be resumed */
 	s->consumed = s->rereads_in_row = s->staged = 0;

@@ -29,6 +29,7 @@ enum item_flag {
 	ITEM_BY_SHIFT = 5,     /* above: who had it staged (enum predictor_id) */
 };
 
+struct claims;
 struct records;
 struct set;
 
@@ -72,6 +73,12 @@ struct set {
 	unsigned trust_after;      /* items to be read before it is certain that it is the same epoch; 0 for certain */
 	bool was_read_through;     /* the last epoch, from its first item to its last */
 	bool has_grown;            /* in this epoch, so what it covers says nothing of the next */
+	/* jobs.h: the first set of its items lists the others */
+	struct set *next_job;      /* borrowed: another job's, of the same items */
+	struct claims *claims;     /* who read what, to tell jobs apart; owned, or NULL */
+	uint32_t leader;           /* the job's process; 0 unknown */
+	bool is_over;              /* one of several, and its process is gone */
+	bool has_split;            /* in this epoch */
 };
 
 enum { SET_START_OPENS = 4, REREADS_MAX = 16, REREADS_RECORDS = 4 };
@@ -83,6 +90,8 @@ void set_unturn(struct set *s);
 
 /* All units of @from become units of @s, as they are. @from is empty then. 0 or -ENOMEM. */
 int set_absorb(struct set *s, struct set *from);
+/* Forget all epochs: another job reads the items. */
+void set_restart(struct set *s);
 void unit_free(struct unit *u);
 void set_free(struct set *s);
 

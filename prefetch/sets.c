@@ -10,6 +10,7 @@
 #include "lib/list.h"
 #include "lib/lock.h"
 #include "lib/pool.h"
+#include "prefetch/jobs.h"
 #include "prefetch/records.h"
 #include "prefetch/resume.h"
 
@@ -102,6 +103,8 @@ static bool add_range(struct sets *t, struct set *s, uint64_t dir, const struct 
 	if (!u)
 		return false;
 	resume_unit(s, u);
+	for (struct set *j = s->next_job; j; j = j->next_job)
+		set_add_unit(j, dir, r->first, (uint32_t)r->count);
 	t->range[t->range_count++] = (struct range){ r->first, r->count, u };
 	qsort(t->range, t->range_count, sizeof(*t->range), by_first);
 	return true;
@@ -150,6 +153,8 @@ static void take_in(struct sets *t, struct set *s)
 			continue;
 		if (l->epoch)
 			set_unturn(l);
+		jobs_dissolve(s);
+		jobs_dissolve(l);
 		if (set_absorb(s, l))
 			continue;
 		map64_remove(&t->by_key, key);
@@ -265,6 +270,37 @@ struct set *sets_below(struct sets *t, uint64_t dir, uint64_t parent, const stru
 	if (s)
 		s->is_joined = true;
 	return s;
+}
+
+struct set *sets_add_job(struct sets *t, struct set *s)
+{
+	struct set *job;
+
+	for (job = s->next_job; job && !(job->is_over && job->unit_count == s->unit_count); job = job->next_job)
+		;
+	if (job) {
+		set_restart(job);
+	} else {
+		uint64_t key = s->parent | (uint64_t)(t->jobs + 1) << JOB_SHIFT;
+
+		job = t->jobs < JOBS_MAX ? calloc(1, sizeof(*job)) : NULL;
+		if (!job || map64_put(&t->by_key, key, job)) {
+			free(job);
+			return NULL;
+		}
+		t->jobs++;
+		job->parent = key;
+		job->is_joined = true;
+		for (size_t i = 0; i < s->unit_count; i++) {
+			if (!set_add_unit(job, s->unit[i]->dir, s->unit[i]->first, s->unit[i]->count))
+				return NULL;
+		}
+		job->next_job = s->next_job;
+		s->next_job = job;
+	}
+	job->unfit = s->unfit;
+	job->records = s->records;
+	return job;
 }
 
 /* ---- records ---- */

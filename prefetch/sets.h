@@ -41,12 +41,16 @@ struct sets {
 	size_t range_count;
 	struct map64 records;            /* file id -> struct records, owned */
 	struct pool *listers;            /* owned: directories listed ahead */
+	unsigned jobs;                   /* sets made for further jobs */
 	_Atomic bool is_closing;
 };
 
 #define RECORDS_KEY (1ULL << 63)
 #define ALONE_KEY (1ULL << 62)
-#define KEY_KINDS (RECORDS_KEY | ALONE_KEY)
+#define JOB_SHIFT 48                     /* another job's set of the same items: its number; ids are far below */
+#define JOBS_MAX 4095u
+#define JOB_KEY ((uint64_t)JOBS_MAX << JOB_SHIFT)
+#define KEY_KINDS (RECORDS_KEY | ALONE_KEY | JOB_KEY)
 
 /* The directories directly below one. */
 struct siblings {
@@ -78,6 +82,9 @@ void siblings_of(struct sets *t, uint64_t dir, struct siblings *ret);
 
 /* The set that files below @dir belong to: its class directories', or its own. NULL without memory. */
 struct set *sets_below(struct sets *t, uint64_t dir, uint64_t parent, const struct siblings *classes);
+
+/* A set of all the items of @s for another job, listed behind it, nothing of it read; NULL without memory. */
+struct set *sets_add_job(struct sets *t, struct set *s);
 
 /* How file @ino of @size bytes is read inside, or NULL without memory. */
 struct records *sets_records(struct sets *t, uint64_t ino, uint64_t size);

@@ -4,6 +4,7 @@ MOUNT_TESTS = \
 	tests/mount/crowd.sh \
 	tests/mount/epoch.sh \
 	tests/mount/faults.sh \
+	tests/mount/jobs.sh \
 	tests/mount/large.sh \
 	tests/mount/limits.sh \
 	tests/mount/load.sh \

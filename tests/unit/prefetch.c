@@ -3,9 +3,11 @@
 #include "cache/cache.h"
 #include "lib/clock.h"
 #include "prefetch/governor.h"
+#include "prefetch/jobs.h"
 #include "prefetch/observe.h"
 #include "prefetch/resume.h"
 #include "prefetch/set.h"
+#include "prefetch/shuffle.h"
 #include "prefetch/stream.h"
 #include "tests/unit/test.h"
 
@@ -263,6 +265,72 @@ static void an_epoch_is_resumed(void **state)
 	assert_false(resume_load(&f->set, note, len, 1001 + RESUME_SECONDS));
 }
 
+/* ---- jobs ---- */
+
+/* Readers @leader take item @k of the fixture's numbering; returns whom to split off. */
+static uint32_t job_reads(struct fixture *f, uint32_t k, uint32_t leader)
+{
+	uint32_t index;
+	struct unit *u = set_item(&f->set, k, &index);
+	uint32_t leaver = jobs_saw(&f->set, k, u->item[index] & ITEM_CONSUMED, leader, 1);
+
+	set_consume(&f->set, u, index, 1);
+	return leaver;
+}
+
+static void shuffle_items(uint32_t *item, uint32_t n, uint32_t seed)
+{
+	const struct shuffle s = { SHUFFLE_TORCH, seed, 0 };
+
+	for (uint32_t i = 0; i < n; i++)
+		item[i] = i;
+	shuffle_apply(&s, item, n);
+}
+
+static void two_jobs_are_told_apart(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t one[1000], other[1000], leaver = 0, n;
+
+	shuffle_items(one, 1000, 1);
+	shuffle_items(other, 1000, 2);
+	for (n = 0; n < 200; n++)
+		assert_int_equal(job_reads(f, one[n], 7), 0);
+	/* the second began later, and has read less when it is noticed */
+	for (n = 0; n < 500 && !leaver; n++) {
+		assert_int_equal(job_reads(f, one[200 + n], 7), 0);
+		leaver = job_reads(f, other[n], 8);
+	}
+	assert_int_equal(leaver, 8);
+	assert_in_range(n, 32, 300);
+	jobs_free(&f->set);
+}
+
+/* Ranks share an epoch: none reads what another has, until the next one; one that is broken off proves nothing either. */
+static void ranks_are_one_job(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t item[1000];
+	uint64_t left[PREDICTOR_COUNT] = { 0 };
+
+	for (uint32_t epoch = 0; epoch < 20; epoch++) {
+		uint32_t length = epoch % 2 ? 1000 : 500;
+
+		shuffle_items(item, 1000, epoch);
+		for (uint32_t n = 0; n < length; n++) {
+			uint32_t index;
+			struct unit *u = set_item(&f->set, item[n], &index);
+
+			assert_int_equal(jobs_saw(&f->set, item[n], u->item[index] & ITEM_CONSUMED, 7 + n % 2, 1), 0);
+			if (set_consume(&f->set, u, index, 1) == SET_TURNED) {
+				set_turn(&f->set, 2, left);
+				assert_int_equal(set_consume(&f->set, u, index, 1), SET_READ);
+			}
+		}
+	}
+	jobs_free(&f->set);
+}
+
 static void set_names_every_missing_item_once(void **state)
 {
 	struct fixture *f = *state;
@@ -366,6 +434,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(set_turns_near_the_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_turns_after_a_run_of_rereads, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(an_epoch_is_resumed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(two_jobs_are_told_apart, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(ranks_are_one_job, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_names_every_missing_item_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_confidence_grows_with_evidence, set_up, tear_down),
 		cmocka_unit_test(window_grows_on_stalls_and_goes_on_a_jump),
