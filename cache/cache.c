@@ -447,9 +447,9 @@ void cache_set_advisor(struct cache *c, const struct cache_advisor *advisor)
 	evict_set_advisor(c->evict, advisor);
 }
 
-void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count)
+void cache_consumed(struct cache *c, uint64_t ino, uint32_t from, uint32_t to)
 {
-	for (uint32_t no = 0; no < extent_count; no++)
+	for (uint32_t no = from; no < to; no++)
 		evict_consumed(c->evict, extent_key(ino, no));
 }
 

@@ -154,6 +154,7 @@ enum cache_class {
 	CACHE_OTHER,       /* in no epoch pattern: the general policy decides */
 	CACHE_CONSUMED,    /* read in this epoch: first out */
 	CACHE_UNREAD,      /* will be read in this epoch: stays */
+	CACHE_BEING_READ,  /* its object was opened and is read up to it: stays, but does not come to the disk for that */
 };
 
 struct cache_advisor {
@@ -170,8 +171,8 @@ struct cache_advisor {
 /* Set once, before the first read; the advisor outlives its last use (cache_close). NULL removes it. */
 void cache_set_advisor(struct cache *c, const struct cache_advisor *advisor);
 
-/* The prefetcher says that an object was consumed: its extents go first. Never blocks; may be forgotten under pressure. */
-void cache_consumed(struct cache *c, uint64_t ino, uint32_t extent_count);
+/* The prefetcher says that extents [@from, @to) of an object were consumed: they go first. Never blocks; may be forgotten under pressure. */
+void cache_consumed(struct cache *c, uint64_t ino, uint32_t from, uint32_t to);
 
 /*
  * Named values kept in the index beside the cache, for the prefetcher's memory. Get: 0 (owned by

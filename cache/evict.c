@@ -146,11 +146,13 @@ static void purge(struct evict *e, struct ring *r)
 bool evict_admits(struct evict *e, uint64_t key)
 {
 	const struct cache_advisor *advisor;
+	enum cache_class class;
 
 	lock_acquire(&e->lock);
 	advisor = e->advisor;
 	lock_release(&e->lock);
-	return class_of(advisor, key) != CACHE_CONSUMED;
+	class = class_of(advisor, key);
+	return class != CACHE_CONSUMED && class != CACHE_BEING_READ;
 }
 
 void evict_stored(struct evict *e, uint64_t key, bool is_whole)
@@ -213,6 +215,7 @@ static uint64_t drop(struct evict *e, uint64_t key, enum cache_class class)
 		[CACHE_OTHER] = STAT_EVICT_OTHER,
 		[CACHE_CONSUMED] = STAT_EVICT_CONSUMED,
 		[CACHE_UNREAD] = STAT_EVICT_UNREAD,
+		[CACHE_BEING_READ] = STAT_EVICT_OTHER,
 	};
 	uint64_t bytes = disk_drop(e->cfg.disk, key);
 
@@ -255,7 +258,7 @@ static uint64_t evict_one(struct evict *e, struct ring *r, bool even_unread)
 	if (!pop(e, r, &key, &advisor) || !disk_holds(e->cfg.disk, key))
 		return 0;
 	class = class_of(advisor, key);
-	if ((class == CACHE_UNREAD && !even_unread) || e->cfg.is_pinned(e->cfg.arg, key)) {
+	if (((class == CACHE_UNREAD || class == CACHE_BEING_READ) && !even_unread) || e->cfg.is_pinned(e->cfg.arg, key)) {
 		push(e, &e->main, key);
 		return 0;
 	}

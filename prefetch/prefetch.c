@@ -397,10 +397,11 @@ static enum cache_class class_for_job(const struct set *s, uint8_t flags)
 	return set_is_partial(s) && !(flags & ITEM_STAGED) ? CACHE_OTHER : CACHE_UNREAD;
 }
 
-/* What file @ino is to all jobs: kept for any that has not read it. Lock held. */
-static enum cache_class class_for_jobs(struct prefetch *p, uint64_t ino)
+/* What an extent is to all jobs: kept for any that has not read it. Lock held. */
+static enum cache_class class_for_jobs(struct prefetch *p, uint64_t key)
 {
 	enum cache_class class = CACHE_OTHER;
+	uint64_t ino = extent_key_ino(key);
 	bool is_consumed = true, is_any = false;
 	uint64_t now = clock_ns();
 	uint32_t index, k;
@@ -417,7 +418,10 @@ static enum cache_class class_for_jobs(struct prefetch *p, uint64_t ino)
 	}
 	if (class == CACHE_UNREAD)
 		return class;
-	return is_any && is_consumed ? CACHE_CONSUMED : CACHE_OTHER;
+	if (!is_any || !is_consumed)
+		return CACHE_OTHER;
+	/* opened, but not all of it was read */
+	return extent_key_no(key) >= streams_at(&p->streams, ino, now) ? CACHE_BEING_READ : CACHE_CONSUMED;
 }
 
 /* An item of @bytes was opened, or a record read. Returns whether for the first time in this epoch. Lock held. */
@@ -454,6 +458,13 @@ static void turn_if_over(struct prefetch *p, struct set *s, uint64_t now_ns)
 		turn(p, s, now_ns);
 }
 
+/* Extents [@from, @to) were read: they may go, if all jobs that want them have. Lock held. */
+static void extents_consumed(struct prefetch *p, uint64_t ino, uint32_t from, uint32_t to)
+{
+	if (from < to && class_for_jobs(p, extent_key(ino, from)) == CACHE_CONSUMED)
+		cache_consumed(p->cache, ino, from, to);
+}
+
 static void on_open(struct prefetch *p, const struct observation *o)
 {
 	uint32_t index, leader = jobs_leader(&p->leaders, o->pid, o->time_ns);
@@ -475,8 +486,10 @@ static void on_open(struct prefetch *p, const struct observation *o)
 		return;
 	}
 	s = u->set;
-	if (item_read(p, u, index, attr.version.size, o) && class_for_jobs(p, o->ino) == CACHE_CONSUMED)
-		cache_consumed(p->cache, o->ino, extents_of(attr.version.size));
+	if (attr.version.size > EXTENT_BYTES)
+		streams_open(&p->streams, o->ino, attr.version.size, o->time_ns);
+	if (item_read(p, u, index, attr.version.size, o))
+		extents_consumed(p, o->ino, 0, extents_of(attr.version.size));
 	sets_join_siblings(&p->sets, s);
 	turn_if_over(p, s, o->time_ns);
 	lock_release(&p->lock);
@@ -566,8 +579,13 @@ static void on_read(struct prefetch *p, const struct observation *o)
 	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr) || attr.version.size <= EXTENT_BYTES)
 		return;
 	lock_acquire(&p->lock);
-	if (!on_record(p, o, attr.version.size))
+	if (!on_record(p, o, attr.version.size)) {
+		uint32_t before = streams_at(&p->streams, o->ino, o->time_ns), behind;
+
 		used = streams_read(&p->streams, o, attr.version.size);
+		behind = streams_at(&p->streams, o->ino, o->time_ns);
+		extents_consumed(p, o->ino, before, behind == UINT32_MAX ? extents_of(attr.version.size) : behind);
+	}
 	lock_release(&p->lock);
 	stats_add(p->stats, STAT_PREFETCH_READAHEAD_USED, used);
 	stats_add(p->stats, STAT_PREFETCH_USED, used);
@@ -991,7 +1009,7 @@ static enum cache_class class_of(void *arg, uint64_t key)
 	lock_scope(&p->lock);
 	r = map64_get(&p->sets.records, extent_key_ino(key));
 	if (!r || !r->set)
-		return class_for_jobs(p, extent_key_ino(key));
+		return class_for_jobs(p, key);
 	for (const struct set *s = r->set; s; s = s->next_job) {
 		if (is_live(s, clock_ns()))
 			return CACHE_UNREAD;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cache/cache.h"
+#include "lib/clock.h"
 #include "prefetch/prefetch.h"
 
 enum {
@@ -19,7 +20,10 @@ struct stream {
 	uint32_t first_ahead;        /* extents from here to next were fetched ahead */
 	uint32_t touched;            /* first extent not read yet */
 	bool is_ready;
+	uint64_t last_ns;
 };
+
+#define STREAM_LIVE_NS (10 * NSEC_PER_SEC)   /* a reader that consumes a sample between two requests */
 
 static struct stream *stream_get(struct streams *s, uint64_t ino, uint64_t size)
 {
@@ -69,6 +73,25 @@ static void restart(struct stream *t, uint64_t offset)
 	t->next = t->first_ahead = t->touched = (uint32_t)(offset / EXTENT_BYTES) + 1;
 }
 
+void streams_open(struct streams *s, uint64_t ino, uint64_t size, uint64_t now_ns)
+{
+	struct stream *t = stream_get(s, ino, size);
+
+	if (!t || now_ns - t->last_ns < STREAM_LIVE_NS)
+		return;   /* another worker reads it already */
+	restart(t, 0);
+	t->last_ns = now_ns;
+}
+
+uint32_t streams_at(const struct streams *s, uint64_t ino, uint64_t now_ns)
+{
+	const struct stream *t = map64_get(&s->by_ino, ino);
+
+	if (!t || now_ns - t->last_ns >= STREAM_LIVE_NS)
+		return UINT32_MAX;
+	return t->expected >= t->size ? UINT32_MAX : (uint32_t)(t->expected / EXTENT_BYTES);
+}
+
 /* Extents up to the one at @end that were fetched ahead and are read now for the first time. */
 static unsigned touch(struct stream *t, uint64_t end)
 {
@@ -95,6 +118,7 @@ unsigned streams_read(struct streams *s, const struct observation *o, uint64_t s
 	if (!continues(t, o->offset) || (!t->run && !t->window && o->offset != t->expected))
 		restart(t, o->offset);
 	t->run++;
+	t->last_ns = o->time_ns;
 	if (end > t->expected)
 		t->expected = end;
 	used = touch(t, end);

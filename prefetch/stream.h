@@ -25,8 +25,14 @@ struct streams {
 	unsigned ready_count, ready_max;
 };
 
+/* The file was opened: it is about to be read from its beginning. */
+void streams_open(struct streams *s, uint64_t ino, uint64_t size, uint64_t now_ns);
+
 /* A read was seen. Returns how many extents fetched ahead it was the first to touch. */
 unsigned streams_read(struct streams *s, const struct observation *o, uint64_t size);
+
+/* The first extent of the file that its reader has not left behind; UINT32_MAX if nobody reads it in sequence now. */
+uint32_t streams_at(const struct streams *s, uint64_t ino, uint64_t now_ns);
 
 /* The next extent to fetch, if there is one. */
 bool streams_next(struct streams *s, uint64_t *ret_key, uint64_t *ret_size);

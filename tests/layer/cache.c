@@ -355,7 +355,7 @@ static void unread_stays_consumed_goes(void **state)
 
 		snprintf(name, sizeof(name), "f%02u", i);
 		assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &a), 0);
-		cache_consumed(f->cache, a.ino, 1);
+		cache_consumed(f->cache, a.ino, 0, 1);
 	}
 	assert_int_equal(want_one(f, FILES - 1), 0);
 	assert_true(stats_read(f->stats, STAT_EVICT_CONSUMED) > 0);
