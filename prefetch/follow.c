@@ -229,8 +229,16 @@ void follow_load(struct follow *f, const void *data, size_t len)
 	}
 }
 
+static struct order *tolerant(const struct follow *f, struct order *o)
+{
+	if (o && f->is_of_records)
+		o->tolerance = ORDER_TOLERANCE_RECORDS;
+	return o;
+}
+
 bool follow_install(struct follow *f, struct recognise_job *job)
 {
+	tolerant(f, job->order);
 	if (job->depth == RECOGNISE_ALL)
 		f->sweeps_failed = job->is_found ? 0 : f->sweeps_failed + 1;
 	if (is_followed(f) || !job->is_found || !fits_what_was_seen(job->order, f))
@@ -268,7 +276,7 @@ static void follow_list(struct follow *f)
 	if (!copy)
 		return;
 	memcpy(copy, f->list, (size_t)f->list_count * sizeof(*copy));
-	f->order = order_new(copy, f->list_count, PREDICTOR_PLAN, 1, 0, "list");
+	f->order = tolerant(f, order_new(copy, f->list_count, PREDICTOR_PLAN, 1, 0, "list"));
 }
 
 void follow_turn(struct follow *f)
@@ -288,7 +296,7 @@ void follow_turn(struct follow *f)
 	if (f->list)
 		follow_list(f);
 	else if (count)
-		f->order = order_new(last, count, PREDICTOR_REPLAY, 1, 0, "the epoch before");
+		f->order = tolerant(f, order_new(last, count, PREDICTOR_REPLAY, 1, 0, "the epoch before"));
 	if (f->list || !count)
 		free(last);
 }

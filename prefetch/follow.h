@@ -32,6 +32,7 @@ struct follow {
 	uint32_t stride;                  /* ranks of the last epoch, and which of them read here */
 	uint64_t residues[ORDER_STRIDE_MAX / 64];
 	bool has_learnt;                  /* the family is news: this epoch follows from it */
+	bool is_of_records;               /* what is read is seen less exactly than files that are opened */
 	bool is_split;                    /* another job's accesses were taken away: look at what remains */
 	bool has_replayed;                /* the last epoch went as the one before it: so will this, as long as it does */
 	unsigned jobs, sweeps_failed, vain_epochs;

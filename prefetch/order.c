@@ -6,8 +6,7 @@
 
 enum {
 	WINDOW_MAX = 8192, WINDOW_MIN = 64, WINDOW_SHARE = 4,
-	TOLERANCE = 8,            /* one access in so many may be elsewhere */
-	GRACE = 16,               /* ... and so many at first weigh nothing: a wrong order goes after three */
+	GRACE = 16,               /* so many at first weigh nothing: a wrong order goes after three */
 	CONFIRM = 4,              /* accesses where expected that make it trusted */
 	END_SHARE = 50,           /* the last fiftieth is its end */
 };
@@ -26,6 +25,7 @@ struct order *order_new(uint32_t *item, uint32_t count, enum predictor_id by, ui
 	o->item = item;
 	o->count = count;
 	o->by = by;
+	o->tolerance = ORDER_TOLERANCE;
 	o->stride = stride > 1 && stride <= ORDER_STRIDE_MAX ? stride : 1;
 	o->residues[start % o->stride / 64] |= 1ULL << start % o->stride % 64;
 	snprintf(o->text, sizeof(o->text), "%s", text);
@@ -120,7 +120,7 @@ void order_mark_read(struct order *o, uint32_t at)
 
 bool order_is_wrong(const struct order *o)
 {
-	return o->wrong * TOLERANCE > o->right + GRACE;
+	return o->wrong * o->tolerance > o->right + GRACE;
 }
 
 bool order_is_confirmed(const struct order *o)

@@ -793,6 +793,12 @@ static bool prepare_bulk(struct prefetch *p, struct set *s, const struct cache_f
 	return false;
 }
 
+/* A record that was fetched waits in memory and is nowhere else: it was not lost as long as it is staged. */
+static bool is_to_be_fetched(const struct set *s, uint8_t flags)
+{
+	return item_is_missing(flags) && !(s->records && flags & ITEM_STAGED);
+}
+
 /* The same in the order that is followed. */
 static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, const struct cache_flow *flow,
 			    struct fetch *f, uint64_t *ret_key)
@@ -803,7 +809,7 @@ static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, 
 		uint32_t k;
 		struct unit *u = set_item(s, o->item[o->cursor], &k);
 
-		if (!u || (!s->order_extent && !item_is_missing(u->item[k]))) {
+		if (!u || (!s->order_extent && !is_to_be_fetched(s, u->item[k]))) {
 			o->cursor++;
 			continue;
 		}
@@ -1028,11 +1034,13 @@ static void item_lost(struct prefetch *p, struct unit *u, uint32_t index, bool w
 		o->cursor = o->front;
 		u->set->order_extent = 0;
 	}
-	if (!was_unread || (u->item[index] & (ITEM_STAGED | ITEM_IN_FLIGHT | ITEM_CONSUMED)) != ITEM_STAGED)
+	if ((!was_unread && !u->set->records) || (u->item[index] & (ITEM_STAGED | ITEM_IN_FLIGHT | ITEM_CONSUMED)) != ITEM_STAGED)
 		return;
 	u->item[index] &= (uint8_t)~ITEM_STAGED;
 	if (u->set->staged)
 		u->set->staged--;
+	if (!was_unread)
+		return;
 	stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, set_item_bytes(u->set));
 	stats_inc(p->stats, predictor_table[u->item[index] >> ITEM_BY_SHIFT].wrong);
 }

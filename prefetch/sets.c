@@ -300,6 +300,7 @@ struct set *sets_add_job(struct sets *t, struct set *s)
 	}
 	job->unfit = s->unfit;
 	job->records = s->records;
+	job->follow.is_of_records = s->follow.is_of_records;
 	return job;
 }
 
@@ -334,6 +335,7 @@ struct set *sets_add_records(struct sets *t, struct records *r)
 	resume_unit(s, u);
 	s->is_joined = true;
 	s->records = r;
+	s->follow.is_of_records = true;
 	r->set = s;
 	return s;
 }
