@@ -183,6 +183,15 @@ static void add_cpus(struct topology *t, int place, const struct cpus *cpus, con
 	}
 }
 
+static bool has_several(const struct cpus *nodes)
+{
+	unsigned count = 0;
+
+	for (unsigned node = 0; node < TOPOLOGY_NODES_MAX; node++)
+		count += cpus_has(nodes, node);
+	return count > 1;
+}
+
 /* What topology_new() gathers. */
 struct survey {
 	struct cpus nodes, with_memory, may_use, online, own, of_node;
@@ -240,7 +249,7 @@ struct topology *topology_new(const struct topology_source *source, bool is_on)
 		find_places(t, v);
 	}
 	if (t->count < 2) {
-		int node = t->place[0].node;
+		int node = t->count ? t->place[0].node : has_several(&v->nodes) ? -1 : 0;
 
 		be_one_place(t);
 		t->place[0].node = node;

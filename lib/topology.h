@@ -31,7 +31,7 @@ struct cpus {
 };
 
 struct place {
-	int node;                       /* the kernel's number */
+	int node;                       /* the kernel's number; -1: there are several, not to be told apart */
 	uint64_t memory_bytes;
 	struct cpus cpus;               /* online, this is the place nearest to them */
 	struct cpus own;                /* of these, that we may run on */

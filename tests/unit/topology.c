@@ -216,6 +216,7 @@ static void without_nodes_it_is_one_place(void **state)
 
 	(void)state;
 	assert_int_equal(t->count, 1);
+	assert_int_equal(t->place[0].node, 0);
 	assert_int_equal(topology_of_cpu(t, 3), 0);
 	assert_int_equal(topology_of_device(t, makedev(8, 1)), 0);
 	assert_null(topology_pin(t, 0));
@@ -231,6 +232,7 @@ static void off_is_one_place(void **state)
 	put_two_nodes();
 	t = topology_new(&source, false);
 	assert_int_equal(t->count, 1);
+	assert_int_equal(t->place[0].node, -1);
 	assert_int_equal(topology_of_cpu(t, 3), 0);
 	topology_free(t);
 }
