@@ -11,7 +11,8 @@ UNIT_TESTS += \
 	tests/unit/shuffle \
 	tests/unit/stats \
 	tests/unit/threads \
-	tests/unit/topology
+	tests/unit/topology \
+	tests/unit/whereto
 endif
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
@@ -40,5 +41,7 @@ tests_unit_search_SOURCES = tests/unit/search.c
 tests_unit_search_LDADD = $(UNIT_LDADD)
 tests_unit_topology_SOURCES = tests/unit/topology.c
 tests_unit_topology_LDADD = $(UNIT_LDADD)
+tests_unit_whereto_SOURCES = tests/unit/whereto.c
+tests_unit_whereto_LDADD = $(UNIT_LDADD)
 TESTS += tests/unit/vectors.sh
 dist_noinst_SCRIPTS += tests/unit/vectors.sh
