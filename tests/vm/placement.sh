@@ -110,7 +110,7 @@ print("%-8s local share of hits %.3f (at least %.2f); by the kernel, of samples 
 if least:
     assert sum(total) > len(paths) / 4, "too few hits to tell"
     assert share >= least
-    assert sampled[0] >= least * sum(sampled) * 0.95
+    assert sampled[0] >= least * sum(sampled) * 0.9   # with those of the learning
 PY
 }
 
