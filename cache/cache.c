@@ -48,10 +48,26 @@ static struct extent *part_extent(struct cache *c, struct part *p, uint64_t star
 		return x;
 	}
 	*ret_is_new = true;
-	if (!wants_piece(c, attr->ino, key, attr))
-		return extent_new(c, key, attr);
-	p->offset = 0;
-	return extent_new_piece(c, attr, start, p->len);
+	if (!wants_piece(c, attr->ino, key, attr)) {
+		x = extent_new(c, key, attr);
+	} else {
+		p->offset = 0;
+		x = extent_new_piece(c, attr, start, p->len);
+	}
+	if (x)
+		x->home = (uint8_t)ram_home(&c->ram, p->read->place);
+	return x;
+}
+
+static void count_hit(struct cache *c, const struct extent *x, int place)
+{
+	stats_inc(c->stats, STAT_READS_HIT_RAM);
+	if (c->ram.arena[x->home].node < 0)
+		return;
+	if (place == x->home)
+		c->hits[x->home].local++;
+	else
+		c->hits[x->home].remote++;
 }
 
 /* Attach one part to its extent. Called with the lock held. */
@@ -67,7 +83,7 @@ static void part_attach(struct cache *c, struct part *p, uint64_t start, struct 
 	}
 	p->extent = x;
 	if (x->state == EXTENT_READY || p->offset + p->len <= x->valid) {
-		stats_inc(c->stats, STAT_READS_HIT_RAM);
+		count_hit(c, x, r->place);
 		if (x->state == EXTENT_READY && !x->refs) {
 			c->busy++;
 			list_remove(&x->lru);
@@ -190,6 +206,7 @@ static struct extent *want_extent(struct cache *c, const struct cache_want *w, c
 	if (!x)
 		return NULL;
 	x->is_staged = true;
+	x->home = (uint8_t)ram_home(&c->ram, w->place);
 	fill_try_memory(c, x, false, a);
 	if (x->state != EXTENT_WAITING_MEMORY)
 		return x;
@@ -425,6 +442,36 @@ void cache_residency(struct cache *c, const struct ns_attr *attr, uint64_t *ret_
 	}
 }
 
+int cache_node(struct cache *c, const struct ns_attr *attr)
+{
+	uint64_t bytes[TOPOLOGY_NODES_MAX] = { 0 }, most = 0;
+	int node, best = -1;
+
+	for (uint32_t no = 0; extent_len(attr, no); no++) {
+		struct extent *x;
+		unsigned home = 0;
+		char *buf = NULL;
+
+		lock_acquire(&c->lock);
+		x = map64_get(&c->extents, extent_key(attr->ino, no));
+		if (x && x->state == EXTENT_READY) {
+			buf = x->buf;
+			home = x->home;
+		}
+		lock_release(&c->lock);
+		/* it may be given up meanwhile, but an arena's pages can always be asked about */
+		node = buf ? ram_node_of(&c->ram, home, buf) : -1;
+		if (node < 0 || node >= TOPOLOGY_NODES_MAX)
+			continue;
+		bytes[node] += extent_len(attr, no);
+		if (bytes[node] > most) {
+			most = bytes[node];
+			best = node;
+		}
+	}
+	return best;
+}
+
 void cache_drop(struct cache *c, uint64_t ino)
 {
 	struct ns_attr attr;
@@ -477,13 +524,32 @@ void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 	};
 }
 
-void cache_publish(struct cache *c)
+static void publish_nodes(struct cache *c)
 {
 	struct strbuf b = STRBUF_INIT;
+	char *text;
+
+	lock_acquire(&c->lock);
+	for (unsigned i = 0; i < c->ram.count; i++) {
+		const struct arena *a = &c->ram.arena[i];
+
+		strbuf_addf(&b, "%s{\"node\": %d, \"bytes\": %llu, \"limit_bytes\": %llu, \"local_hits\": %llu, \"remote_hits\": %llu}",
+			    i ? ", " : "[", a->node, (unsigned long long)arena_used_bytes(a), (unsigned long long)a->pages * 4096,
+			    (unsigned long long)c->hits[i].local, (unsigned long long)c->hits[i].remote);
+	}
+	lock_release(&c->lock);
+	strbuf_add(&b, "]");
+	text = strbuf_steal(&b);
+	if (text)
+		stats_set_text(c->stats, STAT_RAM_NODES, text);
+	free(text);
+}
+
+void cache_publish(struct cache *c)
+{
 	const char *state;
 	uint64_t used, limit;
 	unsigned in_flight;
-	char *nodes;
 
 	lock_acquire(&c->lock);
 	used = ram_used_bytes(&c->ram);
@@ -499,12 +565,7 @@ void cache_publish(struct cache *c)
 	stats_set(c->stats, STAT_ORIGIN_LATENCY_P50_US, hist_percentile(&c->latency, 50));
 	stats_set(c->stats, STAT_ORIGIN_LATENCY_P99_US, hist_percentile(&c->latency, 99));
 	stats_set(c->stats, STAT_NAMESPACE_INODES, ns_inodes(c->ns));
-	strbuf_addf(&b, "[{\"node\": 0, \"bytes\": %llu, \"local_hits\": %llu, \"remote_hits\": 0}]",
-		    (unsigned long long)used, (unsigned long long)stats_read(c->stats, STAT_READS_HIT_RAM));
-	nodes = strbuf_steal(&b);
-	if (nodes)
-		stats_set_text(c->stats, STAT_RAM_NODES, nodes);
-	free(nodes);
+	publish_nodes(c);
 	disk_publish(c->disk);
 }
 
@@ -578,7 +639,7 @@ static int cache_start(struct cache *c, const struct cache_config *cfg, char *ms
 	if (!rc)
 		rc = evict_new(&evict, &c->evict);
 	if (!rc)
-		rc = ram_open(&c->ram, cfg->ram_bytes ? cfg->ram_bytes : ram_auto_bytes(), cfg->numa);
+		rc = ram_open(&c->ram, cfg->ram_bytes ? cfg->ram_bytes : ram_auto_bytes(), cfg->topology);
 	if (!rc)
 		rc = start_threads(c);
 	return rc;
@@ -635,8 +696,10 @@ int cache_open(const struct cache_config *cfg, struct origin *origin, struct sta
 	lock_cond_init(&c->timer_wake);
 	lock_cond_init(&c->evictor_wake);
 	lock_cond_init(&c->idle);
-	list_init(&c->cold);
-	list_init(&c->warm);
+	for (unsigned i = 0; i < TOPOLOGY_PLACES_MAX; i++) {
+		list_init(&c->cold[i]);
+		list_init(&c->warm[i]);
+	}
 	list_init(&c->starved);
 	list_init(&c->filling);
 	list_init(&c->retrying);

@@ -28,6 +28,7 @@
 
 struct cache;
 struct strbuf;
+struct topology;
 
 struct cache_config {
 	const char *const *dirs;      /* cache directories; created 0700 if missing */
@@ -40,7 +41,7 @@ struct cache_config {
 	uint64_t ram_bytes;           /* ram=; 0 for auto */
 	enum disk_codec codec;
 	bool verify_all;
-	bool numa;
+	const struct topology *topology;   /* borrowed; NULL: nothing is known of nodes */
 	uint64_t timeout_ns;          /* how long a read waits for an origin that is away */
 	struct ns_config ns;
 };
@@ -84,6 +85,7 @@ struct cache_read {
 	struct ns_attr attr;     /* which file, which version */
 	uint64_t offset;
 	size_t len;              /* at most EXTENT_BYTES; clipped at the end of file */
+	int place;               /* of the reader (lib/topology.h), -1 if unknown */
 
 	/*
 	 * Called exactly once, possibly before cache_read() returns. With err 0,
@@ -120,6 +122,7 @@ struct cache_want {
 	uint64_t key;            /* extent_key(ino, extent) */
 	uint64_t piece_start;    /* of a piece, with piece_len > 0: it stays in memory until it was read */
 	uint32_t piece_len;      /* at most EXTENT_BYTES */
+	int place;               /* of the reader who is expected, -1 if unknown: the bytes go there if there is room */
 	/*
 	 * Called exactly once, possibly before cache_want() returns. err 0: the
 	 * extent is resident (bytes: what had to be fetched, 0 if it was there or a
@@ -138,6 +141,9 @@ enum cache_tier { CACHE_TIER_NONE = 0, CACHE_TIER_RAM = 1, CACHE_TIER_DISK = 2 }
 
 /* Where an extent is (a mask). From memory and the index; no I/O. */
 unsigned cache_where(struct cache *c, const struct ns_attr *attr, uint32_t extent);
+
+/* The NUMA node that has most of a file's bytes in memory, as the kernel sees it; -1 for none. */
+int cache_node(struct cache *c, const struct ns_attr *attr);
 
 /* Forget everything about an object that is not pinned or in use. */
 void cache_drop(struct cache *c, uint64_t ino);

@@ -18,7 +18,7 @@
  *   (B) bytes below valid never change;
  *   (C) a buffer is freed only with refs == 0 and no write in flight;
  *   (D) whoever ends a fill answers every waiter exactly once, success or not;
- *   (E) a buffer comes from the arena, so memory never exceeds ram=.
+ *   (E) a buffer comes from an arena, so memory never exceeds ram=.
  *
  * Everything here is protected by cache->lock but what says otherwise.
  */
@@ -48,11 +48,12 @@ struct extent {
 	bool is_piece;               /* immutable: in ->pieces, not in ->extents, and never on disk */
 	enum extent_state state;
 	char *buf;
+	uint8_t home;                /* the arena of buf, or where one is to be sought */
 	uint32_t valid;              /* bytes there already */
 	unsigned refs;               /* readers whose iov points here, and the fill itself */
 	struct list waiters;         /* of struct part */
 	struct list wants;           /* of struct want_state */
-	struct list lru;             /* in cache->cold or ->warm while READY and idle */
+	struct list lru;             /* in one of cache->cold or ->warm while READY and idle */
 	struct list queue;           /* in ->starved, ->filling or ->retrying */
 	uint64_t reserved;           /* on disk, for the write behind the fill */
 	uint64_t started_ns, deadline_ns, retry_ns;
@@ -98,6 +99,11 @@ struct lost {
 	bool was_unread;
 };
 
+/* Extents served from an arena, to readers at its place and to others. */
+struct ram_hits {
+	uint64_t local, remote;
+};
+
 struct pin {
 	unsigned count;
 };
@@ -120,17 +126,19 @@ struct cache {
 	pthread_cond_t timer_wake, evictor_wake, idle;
 	/* protected by lock */
 	const struct cache_advisor *advisor;
-	struct ram ram;
+	struct ram ram;              /* its arenas' number and addresses are immutable after open */
 	struct map64 extents;        /* key -> struct extent */
 	struct pieces pieces;
 	struct map64 by_records;     /* ino -> c, as a mark: files whose misses are fetched as pieces when the disk is full */
 	struct map64 pins;           /* ino -> struct pin */
-	struct list cold, warm;      /* READY, idle: served ones; the others. Oldest first */
+	/* READY, idle, by the arena of their buffer: served ones; the others. Oldest first */
+	struct list cold[TOPOLOGY_PLACES_MAX], warm[TOPOLOGY_PLACES_MAX];
+	struct ram_hits hits[TOPOLOGY_PLACES_MAX];
 	struct list starved;         /* WAITING_MEMORY */
 	struct list filling;         /* FILLING from the origin, oldest first */
 	struct list retrying;        /* FILLING, waiting to be tried again */
 	uint64_t fills_done, fill_bytes;
-	uint64_t ram_only_bytes;     /* at most half of the arena, so that demand never starves */
+	uint64_t ram_only_bytes;     /* at most half of the memory, so that demand never starves */
 	unsigned origin_in_flight, demand_in_flight, busy;   /* busy: extents that are not idle */
 	unsigned errors_in_row;
 	uint64_t timer_ns;           /* when the timer looks next; UINT64_MAX: when told */

@@ -201,7 +201,7 @@ void extent_free(struct cache *c, struct extent *x)
 	extent_clear_ram_only(c, x);
 	list_remove(&x->lru);
 	if (x->buf)
-		ram_free(&c->ram, x->buf, x->len);
+		ram_free(&c->ram, x->home, x->buf, x->len);
 	free(x->path);
 	free(x);
 }
@@ -211,7 +211,7 @@ void extent_idle(struct cache *c, struct extent *x)
 {
 	list_remove(&x->lru);
 	/* read to its end: the reader's page cache has it now */
-	list_push_back(x->is_served ? &c->cold : &c->warm, &x->lru);
+	list_push_back(x->is_served ? &c->cold[x->home] : &c->warm[x->home], &x->lru);
 }
 
 void extent_unref(struct cache *c, struct extent *x)
@@ -270,30 +270,60 @@ static bool reclaim_one(struct cache *c, struct list *from, bool only_on_disk)
 	return false;
 }
 
-static void *alloc_reclaiming(struct cache *c, size_t len, bool for_demand, struct answers *a)
+/* What may be given up for memory, the cheapest first. */
+enum sacrifice { COLD, WARM_ON_DISK, WARM };
+
+static bool reclaim(struct cache *c, unsigned at, enum sacrifice what)
 {
-	void *p;
+	return reclaim_one(c, what == COLD ? &c->cold[at] : &c->warm[at], what == WARM_ON_DISK);
+}
+
+/* The @i-th arena to try, of all: home is the first. */
+static unsigned arena_at(const struct cache *c, unsigned home, unsigned i)
+{
+	return (home + i) % c->ram.count;
+}
+
+static bool reclaim_anywhere(struct cache *c, unsigned home, enum sacrifice what)
+{
+	for (unsigned i = 0; i < c->ram.count; i++) {
+		if (reclaim(c, arena_at(c, home, i), what))
+			return true;
+	}
+	return false;
+}
+
+/* A buffer for @x: at its home unless that would cost what is still needed there. Sets x->buf and x->home. */
+static bool alloc_reclaiming(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
+{
+	enum sacrifice most = for_demand ? WARM : WARM_ON_DISK;
 
 	a->has_lost = true;   /* perhaps: answers_give() looks */
 	/* a share is demand's alone, or a burst of writes would leave it nothing but what was staged */
-	while (!for_demand && ram_used_bytes(&c->ram) + len > ram_limit_bytes(&c->ram) / 8 * 7) {
-		if (!reclaim_one(c, &c->cold, false) && !reclaim_one(c, &c->warm, true))
-			return NULL;
+	while (!for_demand && ram_used_bytes(&c->ram) + x->len > ram_limit_bytes(&c->ram) / 8 * 7) {
+		if (!reclaim_anywhere(c, x->home, COLD) && !reclaim_anywhere(c, x->home, WARM_ON_DISK))
+			return false;
 	}
-	while (!(p = ram_alloc(&c->ram, len))) {
-		if (reclaim_one(c, &c->cold, false) || reclaim_one(c, &c->warm, true))
-			continue;
-		if (!for_demand || !reclaim_one(c, &c->warm, false))
-			return NULL;
+	for (enum sacrifice what = COLD; what <= most; what++) {
+		for (unsigned i = 0; i < c->ram.count; i++) {
+			unsigned at = arena_at(c, x->home, i);
+
+			do
+				x->buf = ram_alloc(&c->ram, at, x->len);
+			while (!x->buf && reclaim(c, at, what));
+			if (x->buf) {
+				x->home = (uint8_t)at;
+				return true;
+			}
+		}
 	}
-	return p;
+	return false;
 }
 
 /* Find memory for @x and queue its start in @a, or let it wait among the starved. */
 void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
 {
-	x->buf = alloc_reclaiming(c, x->len, for_demand, a);
-	if (!x->buf) {
+	if (!alloc_reclaiming(c, x, for_demand, a)) {
 		stats_inc(c->stats, STAT_RAM_WAITS);
 		list_push_back(&c->starved, &x->queue);
 		return;
@@ -309,8 +339,7 @@ void fill_feed_starved(struct cache *c, struct answers *a)
 	while (!list_is_empty(&c->starved)) {
 		struct extent *x = container_of(c->starved.next, struct extent, queue);
 
-		x->buf = alloc_reclaiming(c, x->len, true, a);
-		if (!x->buf)
+		if (!alloc_reclaiming(c, x, true, a))
 			return;
 		x->state = EXTENT_FILLING;
 		list_remove(&x->queue);

@@ -5,11 +5,12 @@
  */
 #include "cache/ram.h"
 #include <errno.h>
-#include <numa.h>
+#include <numaif.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include "lib/log.h"
 #include "lib/parse.h"
 
 enum { PAGE = 4096 };
@@ -66,59 +67,157 @@ uint64_t ram_auto_bytes(void)
 	return bytes > RAM_LEAST ? bytes : RAM_LEAST;
 }
 
-int ram_open(struct ram *r, uint64_t bytes, bool numa)
+/* Have the kernel take the arena's pages from @nodes (bits), as @mode says. Without the right to (a container's seccomp): from where they are first touched. */
+static void bind_pages(const struct arena *a, int mode, const struct cpus *nodes)
 {
-	memset(r, 0, sizeof(*r));
-	r->pages = bytes / PAGE;
-	r->used = calloc((r->pages + 63) / 64 + 1, sizeof(uint64_t));
-	r->arena = mmap(NULL, r->pages * PAGE, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (!r->used || r->arena == MAP_FAILED) {
-		r->arena = r->arena == MAP_FAILED ? NULL : r->arena;
-		ram_close(r);
+	if (mbind(a->memory, a->pages * PAGE, mode, nodes->bits, TOPOLOGY_NODES_MAX + 1, 0))
+		log_info("memory cannot be bound to NUMA nodes: %m");
+}
+
+static int arena_open(struct arena *a, uint64_t bytes, int node)
+{
+	a->node = node;
+	a->pages = bytes / PAGE;
+	a->used = calloc((a->pages + 63) / 64 + 1, sizeof(uint64_t));
+	a->memory = mmap(NULL, a->pages * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (a->memory == MAP_FAILED)
+		a->memory = NULL;
+	if (!a->used || !a->memory)
 		return -ENOMEM;
+	madvise(a->memory, a->pages * PAGE, MADV_DONTDUMP);
+	return 0;
+}
+
+static void node_add(struct cpus *nodes, int node)
+{
+	nodes->bits[(size_t)node / (8 * sizeof(nodes->bits[0]))] |= 1UL << (size_t)node % (8 * sizeof(nodes->bits[0]));
+}
+
+/* The share of @place in @bytes. */
+static uint64_t share_of(const struct topology *t, unsigned place, uint64_t bytes)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < t->count; i++)
+		all += t->place[i].memory_bytes;
+	return all ? (uint64_t)((double)bytes * (double)t->place[place].memory_bytes / (double)all) : bytes / t->count;
+}
+
+static bool is_worth_dividing(const struct topology *t, uint64_t bytes)
+{
+	for (unsigned i = 0; i < t->count; i++) {
+		if (share_of(t, i, bytes) < ARENA_LEAST)
+			return false;
 	}
-	madvise(r->arena, r->pages * PAGE, MADV_DONTDUMP);
-	if (numa && numa_available() >= 0 && numa_num_configured_nodes() > 1)
-		numa_interleave_memory(r->arena, r->pages * PAGE, numa_all_nodes_ptr);
+	return t->count > 1;
+}
+
+static int open_one(struct ram *r, uint64_t bytes, const struct topology *t)
+{
+	struct cpus nodes = { { 0 } };
+	int rc;
+
+	r->count = 1;
+	rc = arena_open(&r->arena[0], bytes, !t ? 0 : t->count == 1 ? t->place[0].node : -1);
+	if (rc || !t || t->count == 1)
+		return rc;
+	for (unsigned i = 0; i < t->count; i++)
+		node_add(&nodes, t->place[i].node);
+	bind_pages(&r->arena[0], MPOL_INTERLEAVE, &nodes);
+	return 0;
+}
+
+static int open_each(struct ram *r, uint64_t bytes, const struct topology *t)
+{
+	for (unsigned i = 0; i < t->count; i++) {
+		struct cpus nodes = { { 0 } };
+		int rc;
+
+		r->count = i + 1;
+		rc = arena_open(&r->arena[i], share_of(t, i, bytes), t->place[i].node);
+		if (rc)
+			return rc;
+		node_add(&nodes, t->place[i].node);
+		bind_pages(&r->arena[i], MPOL_PREFERRED, &nodes);
+	}
+	return 0;
+}
+
+int ram_open(struct ram *r, uint64_t bytes, const struct topology *t)
+{
+	int rc;
+
+	memset(r, 0, sizeof(*r));
+	rc = t && is_worth_dividing(t, bytes) ? open_each(r, bytes, t) : open_one(r, bytes, t);
+	if (rc) {
+		ram_close(r);
+		return rc;
+	}
+	for (unsigned i = 0; i < r->count; i++)
+		r->pages += r->arena[i].pages;
 	return 0;
 }
 
 void ram_close(struct ram *r)
 {
-	if (r->arena)
-		munmap(r->arena, r->pages * PAGE);
-	free(r->used);
+	for (unsigned i = 0; i < r->count; i++) {
+		if (r->arena[i].memory)
+			munmap(r->arena[i].memory, r->arena[i].pages * PAGE);
+		free(r->arena[i].used);
+	}
 	memset(r, 0, sizeof(*r));
 }
 
-static bool is_used(const struct ram *r, size_t page)
+unsigned ram_home(const struct ram *r, int place)
 {
-	return r->used[page / 64] >> page % 64 & 1;
+	unsigned emptiest = 0;
+
+	if (r->count == 1 || place >= (int)r->count)
+		return 0;
+	if (place >= 0)
+		return (unsigned)place;
+	for (unsigned i = 1; i < r->count; i++) {
+		if (r->arena[i].pages - r->arena[i].used_pages > r->arena[emptiest].pages - r->arena[emptiest].used_pages)
+			emptiest = i;
+	}
+	return emptiest;
 }
 
-static void mark(struct ram *r, size_t first, size_t count, bool used)
+int ram_node_of(const struct ram *r, unsigned at, void *p)
+{
+	int node;
+
+	return get_mempolicy(&node, NULL, 0, p, MPOL_F_NODE | MPOL_F_ADDR) ? r->arena[at].node : node;
+}
+
+static bool is_used(const struct arena *a, size_t page)
+{
+	return a->used[page / 64] >> page % 64 & 1;
+}
+
+static void mark(struct arena *a, size_t first, size_t count, bool used)
 {
 	for (size_t p = first; p < first + count; p++) {
 		if (used)
-			r->used[p / 64] |= 1ULL << p % 64;
+			a->used[p / 64] |= 1ULL << p % 64;
 		else
-			r->used[p / 64] &= ~(1ULL << p % 64);
+			a->used[p / 64] &= ~(1ULL << p % 64);
 	}
 }
 
 /* First page of a free run of @count within [from, to), or SIZE_MAX. */
-static size_t find_run(const struct ram *r, size_t from, size_t to, size_t count)
+static size_t find_run(const struct arena *a, size_t from, size_t to, size_t count)
 {
 	size_t run = 0;
 
 	for (size_t p = from; p < to; p++) {
-		if (p % 64 == 0 && r->used[p / 64] == UINT64_MAX) {
+		if (p % 64 == 0 && a->used[p / 64] == UINT64_MAX) {
 			run = 0;
 			p += 63;
 			continue;
 		}
-		run = is_used(r, p) ? 0 : run + 1;
+		run = is_used(a, p) ? 0 : run + 1;
 		if (run == count)
 			return p + 1 - count;
 	}
@@ -126,40 +225,44 @@ static size_t find_run(const struct ram *r, size_t from, size_t to, size_t count
 }
 
 /* Runs now reach page @end. What is well below has been written to. */
-static void raise_top(struct ram *r, size_t end)
+static void raise_top(struct arena *a, size_t end)
 {
-	r->top = end;
-	while (r->top - r->huge >= 2 * HUGE_STEP) {
-		madvise(r->arena + r->huge * PAGE, (size_t)HUGE_STEP * PAGE, MADV_HUGEPAGE);
-		r->huge += HUGE_STEP;
+	a->top = end;
+	while (a->top - a->huge >= 2 * HUGE_STEP) {
+		madvise(a->memory + a->huge * PAGE, (size_t)HUGE_STEP * PAGE, MADV_HUGEPAGE);
+		a->huge += HUGE_STEP;
 	}
 }
 
-void *ram_alloc(struct ram *r, size_t len)
+void *ram_alloc(struct ram *r, unsigned at, size_t len)
 {
-	size_t count = (len + PAGE - 1) / PAGE, at;
+	struct arena *a = &r->arena[at];
+	size_t count = (len + PAGE - 1) / PAGE, run;
 
-	if (r->used_pages + count > r->pages)
+	if (a->used_pages + count > a->pages)
 		return NULL;
-	at = find_run(r, r->hint, r->top, count);
-	if (at == SIZE_MAX && r->used_pages + count <= r->top)
-		at = find_run(r, 0, r->top, count);
-	if (at == SIZE_MAX)
-		at = find_run(r, r->top > count ? r->top - count : 0, r->pages, count);
-	if (at == SIZE_MAX)
+	run = find_run(a, a->hint, a->top, count);
+	if (run == SIZE_MAX && a->used_pages + count <= a->top)
+		run = find_run(a, 0, a->top, count);
+	if (run == SIZE_MAX)
+		run = find_run(a, a->top > count ? a->top - count : 0, a->pages, count);
+	if (run == SIZE_MAX)
 		return NULL;
-	mark(r, at, count, true);
+	mark(a, run, count, true);
+	a->used_pages += count;
 	r->used_pages += count;
-	r->hint = at + count;
-	if (r->hint > r->top)
-		raise_top(r, r->hint);
-	return r->arena + at * PAGE;
+	a->hint = run + count;
+	if (a->hint > a->top)
+		raise_top(a, a->hint);
+	return a->memory + run * PAGE;
 }
 
-void ram_free(struct ram *r, void *p, size_t len)
+void ram_free(struct ram *r, unsigned at, void *p, size_t len)
 {
-	size_t count = (len + PAGE - 1) / PAGE, at = (size_t)((char *)p - r->arena) / PAGE;
+	struct arena *a = &r->arena[at];
+	size_t count = (len + PAGE - 1) / PAGE;
 
-	mark(r, at, count, false);
+	mark(a, (size_t)((char *)p - a->memory) / PAGE, count, false);
+	a->used_pages -= count;
 	r->used_pages -= count;
 }

@@ -17,6 +17,7 @@
 #include "fs/options.h"
 #include "fs/passthrough.h"
 #include "lib/hist.h"
+#include "lib/locator.h"
 #include "lib/pool.h"
 #include "lib/stats.h"
 #include "prefetch/prefetch.h"
@@ -29,6 +30,7 @@ struct fs {
 	struct pool *pool;            /* requests that have to ask the origin */
 	struct passthrough *passthrough;
 	struct handshake handshake;
+	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
 	const char *config_text;      /* not owned */
 	uid_t owner;                  /* who mounted */

@@ -32,6 +32,8 @@ enum {
 struct mount {
 	struct options options;
 	struct stats *stats;
+	struct topology *topology;
+	struct locator *locator;
 	struct origin *origin;
 	struct cache *cache;
 	struct prefetch *prefetch;
@@ -61,11 +63,25 @@ static int open_data(struct mount *m, char *msg, size_t msg_size)
 	o->cache.dirs = (const char *const *)o->cache_dirs;
 	o->cache.dir_count = o->cache_dir_count;
 	o->cache.identity = identity;
+	o->cache.topology = m->topology;
 	rc = cache_open(&o->cache, m->origin, m->stats, &m->cache, msg, msg_size);
 	o->cache.identity = NULL;
 	if (rc)
 		return rc;
 	return prefetch_start(&o->prefetch, m->cache, m->stats, &m->prefetch);
+}
+
+/* The machine's nodes, and where on them readers run. */
+static int look_around(struct mount *m)
+{
+	m->topology = topology_new(&(struct topology_source){ 0 }, m->options.numa);
+	m->locator = m->topology ? locator_new(m->topology) : NULL;
+	if (!m->locator)
+		return -ENOMEM;
+	for (unsigned i = 0; m->topology->count > 1 && i < m->topology->count; i++)
+		log_info("NUMA node %d: %llu MiB", m->topology->place[i].node,
+			 (unsigned long long)m->topology->place[i].memory_bytes >> 20);
+	return 0;
 }
 
 static int start(struct mount *m, char *msg, size_t msg_size)
@@ -75,6 +91,8 @@ static int start(struct mount *m, char *msg, size_t msg_size)
 					.is_read_only = m->options.is_read_only };
 	int rc = stats_new(&m->stats);
 
+	if (!rc)
+		rc = look_around(m);
 	if (!rc)
 		rc = open_data(m, msg, msg_size);
 	if (!rc)
@@ -87,6 +105,7 @@ static int start(struct mount *m, char *msg, size_t msg_size)
 	m->fs.ns = cache_ns(m->cache);
 	m->fs.prefetch = m->prefetch;
 	m->fs.stats = m->stats;
+	m->fs.locator = m->locator;
 	m->fs.config_text = m->options.config_text;
 	m->fs.owner = geteuid();
 	m->fs.started_ns = clock_ns();
@@ -116,6 +135,8 @@ static void finish(struct mount *m)
 	prefetch_free(m->prefetch);
 	origin_close(m->origin);
 	stats_free(m->stats);
+	locator_free(m->locator);
+	topology_free(m->topology);
 	options_free(&m->options);
 }
 

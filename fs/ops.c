@@ -55,9 +55,11 @@ static void entry_fill(const struct ns_attr *a, struct fuse_entry_param *e)
 static void observe(struct fs *fs, fuse_req_t req, uint64_t ino, enum observation_kind kind,
 		    uint64_t offset, size_t len, bool stalled)
 {
+	uint32_t pid = (uint32_t)fuse_req_ctx(req)->pid;
+	uint64_t now_ns = clock_ns();
 	struct observation o = {
-		.ino = ino, .offset = offset, .len = (uint32_t)len, .time_ns = clock_ns(),
-		.pid = (uint32_t)fuse_req_ctx(req)->pid, .cpu = UINT16_MAX, .kind = (uint8_t)kind, .stalled = stalled,
+		.ino = ino, .offset = offset, .len = (uint32_t)len, .time_ns = now_ns,
+		.pid = pid, .place = locator_place(fs->locator, pid, now_ns), .cpu = UINT16_MAX, .kind = (uint8_t)kind, .stalled = stalled,
 	};
 
 	if (fs->prefetch)
@@ -300,6 +302,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	g->req = req;
 	g->fs = fs;
 	g->started_ns = clock_ns();
+	g->read.place = locator_place(fs->locator, (uint32_t)fuse_req_ctx(req)->pid, g->started_ns);
 	g->read.offset = (uint64_t)offset;
 	g->read.len = size < EXTENT_BYTES ? size : EXTENT_BYTES;
 	g->read.done = read_done;

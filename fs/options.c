@@ -216,7 +216,7 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 	case OPTION_open: return parse_open(o, v, ret_why);
 	case OPTION_numa:
 		rc = parse_either(v, "off", "auto", &second);
-		o->cache.numa = second;
+		o->numa = second;
 		return rc;
 	case OPTION_timeout: return parse_duration(v, &o->cache.timeout_ns);
 	case OPTION_log: return parse_log(o, v);

@@ -25,6 +25,7 @@ struct options {
 	bool is_mount_helper;        /* called by mount(8) as mount.hopperfs */
 	bool allow_other;
 	bool is_read_only;           /* ro was given */
+	bool numa;                   /* use the machine's nodes */
 	char *cache_dirs[CACHE_DIRS_MAX];   /* absolute; owned */
 	unsigned cache_dir_count;
 	struct cache_config cache;   /* dirs and identity are filled in later */

@@ -69,7 +69,7 @@ static char *file_value(struct fs *fs, const struct ns_attr *attr, const char *n
 	else if (!strcmp(name, "tier"))
 		strbuf_add(&b, ram == size ? "ram\n" : disk == size ? "disk\n" : ram || disk ? "mixed\n" : "origin\n");
 	else
-		strbuf_add(&b, ram ? "0\n" : "-1\n");
+		strbuf_addf(&b, "%d\n", cache_node(fs->cache, attr));
 	return strbuf_steal(&b);
 }
 

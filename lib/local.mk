@@ -4,11 +4,13 @@ libhopper_lib_a_SOURCES = \
 	lib/clock.h \
 	lib/hist.c lib/hist.h \
 	lib/list.h \
+	lib/locator.c lib/locator.h \
 	lib/lock.c lib/lock.h \
 	lib/log.c lib/log.h \
 	lib/map64.c lib/map64.h \
 	lib/parse.c lib/parse.h \
 	lib/pool.c lib/pool.h \
 	lib/stats.c lib/stats.h lib/stats.def \
-	lib/strbuf.c lib/strbuf.h
+	lib/strbuf.c lib/strbuf.h \
+	lib/topology.c lib/topology.h
 EXTRA_DIST += lib/README.md

@@ -16,5 +16,6 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/set.c prefetch/set.h \
 	prefetch/sets.c prefetch/sets.h \
 	prefetch/shuffle.c prefetch/shuffle.h \
-	prefetch/stream.c prefetch/stream.h
+	prefetch/stream.c prefetch/stream.h \
+	prefetch/whereto.c prefetch/whereto.h
 EXTRA_DIST += prefetch/README.md

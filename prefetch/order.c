@@ -87,6 +87,7 @@ bool order_saw(struct order *o, uint32_t item)
 
 	for (at = o->front; at < end && (o->item[at] != item || is_read(o, at)); at++)
 		;
+	o->seen_at = at == end ? UINT32_MAX : at;
 	if (at == end) {
 		o->wrong++;
 		return false;

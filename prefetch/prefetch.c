@@ -105,6 +105,7 @@ struct prefetch {
 	unsigned recent_at, in_flight;
 	uint64_t in_flight_bytes;
 	bool is_short_of_memory;
+	bool has_places;                    /* readers were seen at more than the first */
 	uint64_t consumed_count;            /* items: each makes room; from 1 on */
 	uint64_t wake_ns;                   /* of the token bucket, 0 for none */
 	uint64_t first_ns, read_bytes;
@@ -424,6 +425,22 @@ static enum cache_class class_for_jobs(struct prefetch *p, uint64_t key)
 	return extent_key_no(key) >= streams_at(&p->streams, ino, now) ? CACHE_BEING_READ : CACHE_CONSUMED;
 }
 
+/* An item was read: from which place, so that the next ones are put there. Lock held. */
+static void note_place(struct prefetch *p, struct unit *u, uint32_t index, const struct observation *o)
+{
+	struct order *order = u->set->follow.order;
+
+	p->has_places |= o->place > 0;
+	if (!p->has_places)
+		return;
+	if (!u->place)
+		u->place = calloc(u->count ? u->count : 1, 1);
+	if (u->place)
+		whereto_saw_item(&u->set->whereto, &u->place[index], o->place);
+	if (order && order->seen_at != UINT32_MAX)
+		whereto_saw_position(&u->set->whereto, order->seen_at, order->stride, o->pid, o->place);
+}
+
 /* An item of @bytes was opened, or a record read. Returns whether for the first time in this epoch. Lock held. */
 static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64_t bytes, const struct observation *o)
 {
@@ -447,6 +464,7 @@ static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64
 		p->consumed_count++;
 		consumed(p, u, index, bytes);
 		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
+		note_place(p, u, index, o);
 		ask(p, s, o->time_ns);
 	}
 	return event == SET_READ;
@@ -889,6 +907,22 @@ static bool prepare_from_streams(struct prefetch *p, const struct cache_flow *fl
 	return true;
 }
 
+/* Where the reader of what @f fetches is expected. Lock held. */
+static int expected_place(struct prefetch *p, const struct fetch *f, uint64_t key)
+{
+	struct unit *u = f->unit;
+	const struct order *o = u ? follow_order(&u->set->follow) : NULL;
+	int place = -1;
+
+	if (!p->has_places)
+		return 0;
+	if (!u)
+		return streams_place(&p->streams, extent_key_ino(key));
+	if (o && f->at != UINT32_MAX)
+		place = whereto_position(&u->set->whereto, f->at, o->stride);
+	return place >= 0 ? place : whereto_item(&u->set->whereto, u->place ? u->place[f->index] : 0);
+}
+
 /* Ask for as much as may be. Returns when nothing more may. */
 static void issue(struct prefetch *p)
 {
@@ -908,6 +942,8 @@ static void issue(struct prefetch *p)
 		has = prepare_from_streams(p, &flow, f, &key) ||
 		      (p->cfg.mode == PREFETCH_AUTO && (prepare_from_sets(p, true, &flow, f, &key) ||
 						       prepare_from_sets(p, false, &flow, f, &key)));
+		if (has)
+			f->want.place = expected_place(p, f, key);
 		lock_release(&p->lock);
 		if (!has) {
 			free(f);

@@ -48,7 +48,7 @@ struct observation {
 	uint16_t cpu;                 /* UINT16_MAX if unknown */
 	uint8_t kind;                 /* enum observation_kind */
 	uint8_t stalled;              /* the read waited for the origin */
-	uint32_t reserved;
+	int32_t place;                /* of the reader (lib/topology.h), -1 if unknown */
 };
 
 /* Starts the thread and becomes the cache's advisor. Returns 0 or negative errno. */

@@ -67,6 +67,7 @@ void unit_free(struct unit *u)
 	if (!u)
 		return;
 	free(u->item);
+	free(u->place);
 	free(u);
 }
 
@@ -141,6 +142,7 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 	free(s->resumed);
 	s->resumed = NULL;
 	s->trust_after = 0;
+	whereto_turn(&s->whereto);
 	follow_turn(&s->follow);
 }
 

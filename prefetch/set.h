@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "prefetch/follow.h"
+#include "prefetch/whereto.h"
 
 enum item_flag {
 	ITEM_CONSUMED = 1,
@@ -43,6 +44,7 @@ struct unit {
 	uint32_t extent;           /* next extent of the item at the cursor */
 	bool is_exhausted;         /* nothing unread was found missing since */
 	uint8_t *item;             /* flags; owned */
+	uint8_t *place;            /* where each was read last, as place + 1; owned; NULL where there is but one place */
 };
 
 struct set {
@@ -68,6 +70,7 @@ struct set {
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
 	uint64_t blocked_at;       /* the owner's count of items consumed when the cache was found full of the unread; 0 */
+	struct whereto whereto;    /* at which place its items will be read */
 	void *resumed;             /* what an earlier run consumed of this epoch; owned, or NULL */
 	size_t resumed_len;
 	unsigned trust_after;      /* items to be read before it is certain that it is the same epoch; 0 for certain */

@@ -21,6 +21,7 @@ struct stream {
 	uint32_t touched;            /* first extent not read yet */
 	bool is_ready;
 	uint64_t last_ns;
+	int place;                   /* of its reader */
 };
 
 #define STREAM_LIVE_NS (10 * NSEC_PER_SEC)   /* a reader that consumes a sample between two requests */
@@ -117,6 +118,7 @@ unsigned streams_read(struct streams *s, const struct observation *o, uint64_t s
 		return 0;
 	if (!continues(t, o->offset) || (!t->run && !t->window && o->offset != t->expected))
 		restart(t, o->offset);
+	t->place = o->place;
 	t->run++;
 	t->last_ns = o->time_ns;
 	if (end > t->expected)
@@ -162,6 +164,13 @@ bool streams_next(struct streams *s, uint64_t *ret_key, uint64_t *ret_size)
 		s->ready_count--;
 	}
 	return false;
+}
+
+int streams_place(const struct streams *s, uint64_t ino)
+{
+	const struct stream *t = map64_get(&s->by_ino, ino);
+
+	return t ? t->place : -1;
 }
 
 void streams_clear(struct streams *s)

@@ -37,6 +37,9 @@ uint32_t streams_at(const struct streams *s, uint64_t ino, uint64_t now_ns);
 /* The next extent to fetch, if there is one. */
 bool streams_next(struct streams *s, uint64_t *ret_key, uint64_t *ret_size);
 
+/* The place of the reader of file @ino, -1 if unknown. */
+int streams_place(const struct streams *s, uint64_t ino);
+
 void streams_clear(struct streams *s);
 
 #endif

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "lib/clock.h"
 #include "lib/stats.h"
+#include "lib/topology.h"
 #include "tests/layer/layer.h"
 #include "tests/unit/test.h"
 
@@ -18,11 +19,14 @@ struct fixture {
 	struct cache *cache;
 };
 
+/* What the next start() takes the machine for. */
+static const struct topology *machine;
+
 static void start(struct fixture *f, const char *prefix, uint64_t size, uint64_t ram, uint64_t timeout_ns)
 {
 	const char *dir = scratch_path("c");
 	struct cache_config cfg = { .dirs = &dir, .dir_count = 1, .identity = "test", .size_bytes = size, .ram_bytes = ram,
-				    .timeout_ns = timeout_ns, .codec = DISK_CODEC_OFF,
+				    .timeout_ns = timeout_ns, .topology = machine, .codec = DISK_CODEC_OFF,
 				    .ns = { .meta_ttl_ns = 3600 * NSEC_PER_SEC, .check_data_on_open = true } };
 	char spec[8192], msg[256] = "";
 
@@ -425,6 +429,113 @@ static void records_cost_their_own_bytes(void **state)
 	stop(f);
 }
 
+static void read_at(struct fixture *f, unsigned i, int place)
+{
+	struct waiter w = WAITER_INIT;
+	struct one o = { .f = f, .waiter = &w, .seed = i };
+	char name[16];
+
+	snprintf(name, sizeof(name), "f%02u", i);
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &o.read.attr), 0);
+	o.read.len = SMALL;
+	o.read.place = place;
+	o.read.done = read_done;
+	o.read.arg = &o;
+	cache_read(f->cache, &o.read);
+	assert_int_equal(waiter_wait(&w, 1), 0);
+	assert_true(o.is_right);
+}
+
+/* What the statistics say of arena @i. */
+static void arena_is(struct fixture *f, unsigned i, unsigned local, unsigned remote, bool has_bytes)
+{
+	unsigned long long bytes, limit, l, r;
+	char *text;
+	const char *at;
+	int node;
+
+	cache_publish(f->cache);
+	text = stats_text(f->stats, STAT_RAM_NODES);
+	at = text;
+	for (unsigned n = 0; at && n <= i; n++)
+		at = strstr(at + 1, "{\"node\"");
+	assert_non_null(at);
+	assert_int_equal(sscanf(at, "{\"node\": %d, \"bytes\": %llu, \"limit_bytes\": %llu, \"local_hits\": %llu, \"remote_hits\": %llu",
+				&node, &bytes, &limit, &l, &r), 5);
+	assert_int_equal(l, local);
+	assert_int_equal(r, remote);
+	assert_int_equal(bytes > 0, has_bytes);
+	assert_true(bytes <= limit);
+	free(text);
+}
+
+/* Two places, both on the node that every machine has: what is read, or wanted for a place, is in its arena. */
+static void bytes_are_next_to_their_reader(void **state)
+{
+	struct fixture *f = *state;
+	struct topology *t = topology_new(&(struct topology_source){ 0 }, false);
+	struct waiter w = WAITER_INIT;
+	struct wanted x = { .waiter = &w };
+	struct ns_attr a;
+
+	t->count = 2;
+	for (unsigned i = 0; i < 2; i++)
+		t->place[i] = (struct place){ .node = 0, .memory_bytes = 1 << 30 };
+	machine = t;
+	start(f, "", 0, 16 << 20, 60 * NSEC_PER_SEC);
+	machine = NULL;
+	read_at(f, 1, 1);
+	arena_is(f, 0, 0, 0, false);
+	arena_is(f, 1, 0, 0, true);
+	read_at(f, 1, 1);
+	read_at(f, 1, 1);
+	read_at(f, 1, 0);
+	read_at(f, 1, -1);   /* from nobody knows where: not local */
+	arena_is(f, 0, 0, 0, false);
+	arena_is(f, 1, 2, 2, true);
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "f02", 0, &a), 0);
+	x.want = (struct cache_want){ .key = extent_key(a.ino, 0), .place = 0, .done = want_done, .arg = &x };
+	cache_want(f->cache, &x.want);
+	assert_int_equal(waiter_wait(&w, 1), 0);
+	arena_is(f, 0, 0, 0, true);
+	read_at(f, 2, 0);
+	arena_is(f, 0, 1, 0, true);
+	assert_int_equal(cache_node(f->cache, &a), 0);
+	stop(f);
+	topology_free(t);
+}
+
+/* Readers at one place only: the other's memory is theirs too before what they still need is given up. */
+static void a_full_arena_uses_the_others(void **state)
+{
+	struct fixture *f = *state;
+	struct topology *t = topology_new(&(struct topology_source){ 0 }, false);
+
+	t->count = 2;
+	for (unsigned i = 0; i < 2; i++)
+		t->place[i] = (struct place){ .node = 0, .memory_bytes = 1 << 30 };
+	machine = t;
+	start(f, "", 0, 8 << 20, 60 * NSEC_PER_SEC);
+	machine = NULL;
+	/* read in part, so still needed: 3 MiB and 4 MB do not fit into the 4 MiB of place 0 */
+	for (unsigned at = 0; at < 3; at++)
+		assert_int_equal(read_one(f, "big", 1, at * EXTENT_BYTES, 1000), 0);
+	for (unsigned i = 0; i < FILES; i++) {
+		struct waiter w = WAITER_INIT;
+		struct one o;
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%02u", i);
+		submit(f, &o, name, i, 0, 1000, &w);
+		assert_int_equal(waiter_wait(&w, 1), 0);
+		assert_true(o.is_right);
+	}
+	arena_is(f, 1, 0, 0, true);
+	assert_int_equal(stats_read(f->stats, STAT_RAM_WAITS), 0);
+	stop(f);
+	topology_free(t);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -438,6 +549,8 @@ int main(void)
 		CASE(wants_join_and_are_joined),
 		CASE(unread_stays_consumed_goes),
 		CASE(records_cost_their_own_bytes),
+		CASE(bytes_are_next_to_their_reader),
+		CASE(a_full_arena_uses_the_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,9 @@ UNIT_TESTS += \
 	tests/unit/search \
 	tests/unit/shuffle \
 	tests/unit/stats \
-	tests/unit/threads
+	tests/unit/threads \
+	tests/unit/topology \
+	tests/unit/whereto
 endif
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
@@ -37,5 +39,9 @@ tests_unit_shuffle_SOURCES = tests/unit/shuffle.c
 tests_unit_shuffle_LDADD = $(UNIT_LDADD)
 tests_unit_search_SOURCES = tests/unit/search.c
 tests_unit_search_LDADD = $(UNIT_LDADD)
+tests_unit_topology_SOURCES = tests/unit/topology.c
+tests_unit_topology_LDADD = $(UNIT_LDADD)
+tests_unit_whereto_SOURCES = tests/unit/whereto.c
+tests_unit_whereto_LDADD = $(UNIT_LDADD)
 TESTS += tests/unit/vectors.sh
 dist_noinst_SCRIPTS += tests/unit/vectors.sh

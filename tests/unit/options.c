@@ -30,7 +30,7 @@ static void good_options_are_taken(void **state)
 	assert_int_equal(o.prefetch.origin_parallel, 7);
 	assert_int_equal(o.prefetch.mode, PREFETCH_SEQ);
 	assert_false(o.prefetch.recognise);
-	assert_false(o.cache.numa);
+	assert_false(o.numa);
 	assert_int_equal(o.cache.codec, DISK_CODEC_LZ4);
 	assert_false(o.cache.ns.check_data_on_open);
 	assert_int_equal(o.cache.ns.meta_ttl_ns, 10000000000ULL);

@@ -121,31 +121,31 @@ static void ram_runs_do_not_overlap(void **state)
 	struct ram r;
 
 	(void)state;
-	assert_int_equal(ram_open(&r, 1 << 20, false), 0);
+	assert_int_equal(ram_open(&r, 1 << 20, NULL), 0);
 	for (int i = 0; i < 20000; i++) {
 		unsigned k = (unsigned)(test_random(&random) % RUNS);
 
 		if (run[k].p) {
 			for (size_t b = 0; b < run[k].len; b += 997)
 				assert_int_equal(run[k].p[b], k);
-			ram_free(&r, run[k].p, run[k].len);
+			ram_free(&r, 0, run[k].p, run[k].len);
 			run[k].p = NULL;
 			continue;
 		}
 		run[k].len = 1 + test_random(&random) % 60000;
-		run[k].p = ram_alloc(&r, run[k].len);
+		run[k].p = ram_alloc(&r, 0, run[k].len);
 		if (run[k].p)
 			memset(run[k].p, (int)k, run[k].len);
 		assert_true(ram_used_bytes(&r) <= ram_limit_bytes(&r));
 	}
 	for (unsigned k = 0; k < RUNS; k++) {
 		if (run[k].p)
-			ram_free(&r, run[k].p, run[k].len);
+			ram_free(&r, 0, run[k].p, run[k].len);
 	}
 	assert_int_equal(ram_used_bytes(&r), 0);
-	run[0].p = ram_alloc(&r, 1 << 20);
+	run[0].p = ram_alloc(&r, 0, 1 << 20);
 	assert_non_null(run[0].p);
-	assert_null(ram_alloc(&r, 1));
+	assert_null(ram_alloc(&r, 0, 1));
 	ram_close(&r);
 }
 
