@@ -529,6 +529,11 @@ void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 	};
 }
 
+uint64_t cache_memory_spare(void)
+{
+	return ram_auto_bytes();
+}
+
 void cache_publish(struct cache *c)
 {
 	struct strbuf b = STRBUF_INIT;

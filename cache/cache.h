@@ -209,6 +209,9 @@ struct cache_flow {
 };
 void cache_flow(struct cache *c, struct cache_flow *ret_flow);
 
+/* Bytes of the machine's memory, or our cgroup's, that one use may take: a quarter of what is available. */
+uint64_t cache_memory_spare(void);
+
 /* Publish gauges to the statistics. */
 void cache_publish(struct cache *c);
 

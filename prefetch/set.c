@@ -45,6 +45,7 @@ int set_absorb(struct set *s, struct set *from)
 	s->unfit += from->unfit;
 	s->consumed += from->consumed;
 	s->staged += from->staged;
+	s->pushed += from->pushed;
 	s->bytes_seen += from->bytes_seen;
 	s->sizes_seen += from->sizes_seen;
 	s->has_grown = true;
@@ -57,6 +58,7 @@ void unit_free(struct unit *u)
 	if (!u)
 		return;
 	free(u->item);
+	free(u->page);
 	free(u);
 }
 

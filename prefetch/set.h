@@ -42,6 +42,9 @@ struct unit {
 	uint32_t extent;           /* next extent of the item at the cursor */
 	bool is_exhausted;         /* nothing unread was found missing since */
 	uint8_t *item;             /* flags; owned */
+	uint8_t *page;             /* what the page cache has (ahead.h); owned, NULL while nothing is known */
+	uint32_t push_cursor;      /* where the search for what to push goes on */
+	bool is_pushed_out;        /* nothing to push was found since */
 };
 
 struct set {
@@ -64,6 +67,9 @@ struct set {
 	struct follow follow;      /* the order it is read in */
 	uint32_t order_extent;     /* next extent of the item at the order's cursor */
 	char *record;              /* name of the profile to be made of the next whole epoch; owned, or NULL */
+	uint64_t pushed;           /* in the page cache and unread, or on the way there */
+	uint32_t push_at;          /* next position of the order to push */
+	size_t push_unit;          /* next unit to push from, without an order */
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
 	uint64_t blocked_at;       /* the owner's count of items consumed when the cache was found full of the unread; 0 */
