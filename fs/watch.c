@@ -234,21 +234,29 @@ void watch_publish(struct watch *w)
 int watch_start(struct watch *w, const char *mountpoint)
 {
 	struct directory *root = calloc(1, sizeof(*root));
-	int rc;
+	int rc = root ? 0 : -ENOMEM;
 
 	w->mountpoint = strdup(mountpoint);
-	if (!root || !w->mountpoint || map64_put(&w->directories, NS_ROOT, root)) {
+	if (!rc && !w->mountpoint)
+		rc = -ENOMEM;
+	atomic_store(&w->tid, (int)syscall(SYS_gettid));
+	if (!rc)
+		rc = mark(w, mountpoint);
+	if (rc) {
 		free(root);
-		return -ENOMEM;
+		return rc;
 	}
 	list_init(&root->link);
 	root->ino = NS_ROOT;
-	atomic_store(&w->tid, (int)syscall(SYS_gettid));
-	rc = mark(w, mountpoint);
-	if (rc)
-		return rc;
 	root->is_watched = true;
+	lock_acquire(&w->lock);
+	rc = map64_put(&w->directories, NS_ROOT, root);
 	w->watched = 1;
+	lock_release(&w->lock);
+	if (rc) {
+		free(root);
+		return rc;
+	}
 	rc = -pthread_create(&w->thread, NULL, watch_thread, w);
 	w->is_running = !rc;
 	return rc;
