@@ -7,7 +7,7 @@
 #include "lib/clock.h"
 #include "lib/stats.h"
 
-enum page_state { NONE, WAITING, PUSHED, KEPT, LOST, GIVEN_UP, OVERTAKEN };
+enum page_state { NONE = PAGE_NONE, WAITING = PAGE_WAITING, PUSHED = PAGE_PUSHED, KEPT, LOST, GIVEN_UP, OVERTAKEN };
 
 enum {
 	LEAST_BYTES = 2 << 20,
@@ -146,8 +146,10 @@ void ahead_done(struct ahead *a, struct unit *u, uint32_t index, uint64_t bytes,
 	}
 	*page = err == -EAGAIN ? NONE : GIVEN_UP;
 	a->is_blocked |= err == -EAGAIN;
-	u->is_pushed_out = false;
+	u->is_pushed_out = u->is_exhausted = false;   /* it may have left the cache meanwhile */
 	u->set->push_at = 0;
+	if (u->set->follow.order)
+		u->set->follow.order->cursor = u->set->follow.order->front;
 	unread_less(a, u, bytes);
 }
 
@@ -206,11 +208,6 @@ void ahead_arrived(struct ahead *a, struct unit *u, uint32_t at)
 	u->is_pushed_out = false;
 	if (at < u->set->push_at)
 		u->set->push_at = at;
-}
-
-bool ahead_holds(const struct unit *u, uint32_t index)
-{
-	return u->page && (u->page[index] == PUSHED || u->page[index] == WAITING) && !(u->item[index] & ITEM_CONSUMED);
 }
 
 void ahead_turn(struct ahead *a, struct set *s)

@@ -59,9 +59,6 @@ void ahead_asked(struct ahead *a, struct unit *u, uint32_t index, uint64_t bytes
 /* It became resident in the cache, at position @at of the order (UINT32_MAX: unknown). */
 void ahead_arrived(struct ahead *a, struct unit *u, uint32_t at);
 
-/* Is it in the page cache for a reader to come? Then it is not missing, whether or not the cache has it. */
-bool ahead_holds(const struct unit *u, uint32_t index);
-
 /* The epoch ended. */
 void ahead_turn(struct ahead *a, struct set *s);
 

@@ -745,7 +745,7 @@ static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, 
 		uint32_t k;
 		struct unit *u = set_item(s, o->item[o->cursor], &k);
 
-		if (!u || (!s->order_extent && !item_is_missing(u->item[k]))) {
+		if (!u || (!s->order_extent && (!item_is_missing(u->item[k]) || unit_is_pushed(u, k)))) {
 			o->cursor++;
 			continue;
 		}
@@ -1026,9 +1026,9 @@ static void item_lost(struct prefetch *p, struct unit *u, uint32_t index, bool w
 {
 	struct order *o = u->set->follow.order;
 
-	if (ahead_holds(u, index))
-		return;
 	u->item[index] &= (uint8_t)~ITEM_RESIDENT;
+	if (unit_is_pushed(u, index))
+		return;   /* its reader finds it all the same */
 	u->is_exhausted = false;
 	if (o && !(u->item[index] & ITEM_CONSUMED)) {
 		o->cursor = o->front;

@@ -203,7 +203,7 @@ static bool unit_next_missing(struct unit *u, uint32_t *ret_index)
 		uint32_t k = u->cursor;
 
 		if (!(u->item[k] & (ITEM_CONSUMED | ITEM_RESIDENT | ITEM_UNFIT)) &&
-		    (u->extent || !(u->item[k] & ITEM_IN_FLIGHT))) {
+		    !unit_is_pushed(u, k) && (u->extent || !(u->item[k] & ITEM_IN_FLIGHT))) {
 			*ret_index = k;
 			return true;
 		}

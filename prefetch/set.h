@@ -103,6 +103,14 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT]);
 /* The unit and index of item number @item; NULL if there is none. */
 struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index);
 
+enum { PAGE_NONE, PAGE_WAITING, PAGE_PUSHED };   /* and more, ahead.c's own */
+
+/* Is it in the page cache for a reader to come, or on its way there? Then it is not missing, whether or not the cache has it. */
+static inline bool unit_is_pushed(const struct unit *u, uint32_t index)
+{
+	return u->page && (u->page[index] == PAGE_PUSHED || u->page[index] == PAGE_WAITING) && !(u->item[index] & ITEM_CONSUMED);
+}
+
 /* Is it unread, not there and not on its way? */
 static inline bool item_is_missing(uint8_t flags)
 {
