@@ -232,33 +232,84 @@ static int want_start(struct cache *c, struct cache_want *w, const struct ns_att
 	return 0;
 }
 
+/* What is on disk is read into memory for @w. Lock held. Returns 0 or -EAGAIN. */
+static int want_lift(struct cache *c, struct cache_want *w, const struct ns_attr *attr, struct answers *a)
+{
+	struct want_state *s = (struct want_state *)w->priv;
+	struct extent *x = want_extent(c, w, attr, a);
+
+	if (!x)
+		return -EAGAIN;
+	list_push_back(&x->wants, &s->link);
+	return 0;
+}
+
 void cache_want(struct cache *c, struct cache_want *w)
 {
 	struct want_state *s = (struct want_state *)w->priv;
 	struct ns_attr attr;
 	struct answers a;
 	uint64_t reserved;
-	bool is_ready, is_settled;
+	bool is_ready, is_settled, is_on_disk;
 	int rc = ns_getattr(c->ns, extent_key_ino(w->key), NS_NOCHECK | NS_NOWAIT, &attr);
 
 	*s = (struct want_state){ .want = w };
 	answers_init(&a);
 	if (!rc && (!extent_len(&attr, extent_key_no(w->key)) || w->piece_start + w->piece_len > attr.version.size))
 		rc = -ENOENT;
-	if (rc || disk_has(c->disk, w->key, version_hash(&attr.version))) {
+	is_on_disk = !rc && disk_has(c->disk, w->key, version_hash(&attr.version));
+	if (rc || (is_on_disk && !w->is_for_memory)) {
 		want_done(w, rc);
 		return;
 	}
-	reserved = w->piece_len ? 0 : reserve_evicting(c, extent_len(&attr, extent_key_no(w->key)));
+	reserved = w->piece_len || w->is_for_memory ? 0 : reserve_evicting(c, extent_len(&attr, extent_key_no(w->key)));
 	lock_acquire(&c->lock);
 	is_settled = want_join(c, w, &is_ready);
-	if (!is_settled)
+	if (!is_settled && w->is_for_memory)
+		rc = is_on_disk ? want_lift(c, w, &attr, &a) : -ENOENT;
+	else if (!is_settled)
 		rc = want_start(c, w, &attr, reserved, &a);
 	lock_release(&c->lock);
 	if ((is_settled || rc) && reserved)
 		disk_unreserve(c->disk, reserved);
 	if (rc || (is_settled && is_ready))
 		want_done(w, rc);
+	answers_give(c, &a);
+}
+
+/* ---- lending to the page cache ---- */
+
+int cache_lend(struct cache *c, const struct ns_attr *attr, uint32_t extent, struct cache_loan *ret_loan)
+{
+	struct extent *x;
+
+	lock_scope(&c->lock);
+	x = map64_get(&c->extents, extent_key(attr->ino, extent));
+	if (!x || x->state != EXTENT_READY || c->is_closing)
+		return -ENOENT;
+	if (!x->refs++) {
+		c->busy++;
+		list_remove(&x->lru);
+	}
+	*ret_loan = (struct cache_loan){ x->buf, x->len, x };
+	return 0;
+}
+
+void cache_lend_end(struct cache *c, const struct cache_loan *loan, bool page_cache_has_it)
+{
+	struct extent *x = loan->priv;
+	struct answers a;
+
+	answers_init(&a);
+	lock_acquire(&c->lock);
+	if (page_cache_has_it) {
+		x->is_handed_over = x->is_served = true;
+		x->is_staged = false;
+		extent_clear_ram_only(c, x);
+	}
+	extent_unref(c, x);
+	fill_feed_starved(c, &a);
+	lock_release(&c->lock);
 	answers_give(c, &a);
 }
 
@@ -519,9 +570,15 @@ void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 		.in_flight = c->origin_in_flight, .demand_in_flight = c->demand_in_flight,
 		.done = c->fills_done, .bytes = c->fill_bytes,
 		.ram_free_bytes = ram_limit_bytes(&c->ram) - ram_used_bytes(&c->ram),
+		.ram_limit_bytes = ram_limit_bytes(&c->ram),
 		.disk_room_bytes = room + consumed * 4096,
 		.limit_bytes = limit,
 	};
+}
+
+uint64_t cache_memory_spare(void)
+{
+	return ram_auto_bytes();
 }
 
 static void publish_nodes(struct cache *c)

@@ -123,6 +123,7 @@ struct cache_want {
 	uint64_t piece_start;    /* of a piece, with piece_len > 0: it stays in memory until it was read */
 	uint32_t piece_len;      /* at most EXTENT_BYTES */
 	int place;               /* of the reader who is expected, -1 if unknown: the bytes go there if there is room */
+	bool is_for_memory;      /* from the cache's disk into memory, for cache_lend(); nothing is fetched: -ENOENT if it is not there */
 	/*
 	 * Called exactly once, possibly before cache_want() returns. err 0: the
 	 * extent is resident (bytes: what had to be fetched, 0 if it was there or a
@@ -136,6 +137,21 @@ struct cache_want {
 };
 
 void cache_want(struct cache *c, struct cache_want *w);
+
+/*
+ * The bytes of an extent that is in memory, for as long as they are lent: to put them into the page cache. No
+ * reader is served by it, so it counts as no read. -ENOENT if it is not in memory.
+ */
+struct cache_loan {
+	const void *buf;
+	uint32_t len;
+	void *priv;              /* the cache's */
+};
+
+int cache_lend(struct cache *c, const struct ns_attr *attr, uint32_t extent, struct cache_loan *ret_loan);
+
+/* Called once for each success. @page_cache_has_it: then our memory for it is given up, at once if it is on disk. */
+void cache_lend_end(struct cache *c, const struct cache_loan *loan, bool page_cache_has_it);
 
 enum cache_tier { CACHE_TIER_NONE = 0, CACHE_TIER_RAM = 1, CACHE_TIER_DISK = 2 };
 
@@ -194,10 +210,14 @@ struct cache_flow {
 	uint64_t done;               /* fills completed since start */
 	uint64_t bytes;              /* bytes of these */
 	uint64_t ram_free_bytes;     /* that a prefetch may use now */
+	uint64_t ram_limit_bytes;    /* ram= */
 	uint64_t disk_room_bytes;    /* ... counting what is consumed and could go */
 	uint64_t limit_bytes;        /* of the disk tier: the cache's capacity */
 };
 void cache_flow(struct cache *c, struct cache_flow *ret_flow);
+
+/* Bytes of the machine's memory, or our cgroup's, that one use may take: a quarter of what is available. */
+uint64_t cache_memory_spare(void);
 
 /* Publish gauges to the statistics. */
 void cache_publish(struct cache *c);

@@ -60,6 +60,7 @@ struct extent {
 	unsigned tries;
 	bool is_staged;              /* fetched ahead and not read yet */
 	bool is_served;              /* read to its end: the page cache has it */
+	bool is_handed_over;         /* the page cache was given all of it: given up once it is on disk and idle */
 	bool is_on_disk;
 	bool is_ram_only;            /* staged without room on disk: counted in cache->ram_only_bytes */
 	bool is_writing;

@@ -188,6 +188,12 @@ void extent_forget(struct cache *c, struct extent *x)
 	free(x);
 }
 
+static void extent_remove(struct cache *c, struct extent *x)
+{
+	extent_leave_tables(c, x);
+	x->state = EXTENT_DEAD;
+}
+
 /* It was read, stored or given up: no longer counted as staged in memory alone. */
 void extent_clear_ram_only(struct cache *c, struct extent *x)
 {
@@ -206,10 +212,16 @@ void extent_free(struct cache *c, struct extent *x)
 	free(x);
 }
 
-/* READY and nobody uses it: it may be reclaimed. */
+/* READY and nobody uses it: it may be reclaimed. Frees it when two others have it, the disk and the page cache. */
 void extent_idle(struct cache *c, struct extent *x)
 {
 	list_remove(&x->lru);
+	if (x->is_handed_over && x->is_on_disk) {
+		stats_inc(c->stats, STAT_RAM_HANDED_OVER);
+		extent_remove(c, x);
+		extent_free(c, x);
+		return;
+	}
 	/* read to its end: the reader's page cache has it now */
 	list_push_back(x->is_served ? &c->cold[x->home] : &c->warm[x->home], &x->lru);
 }
@@ -226,12 +238,6 @@ void extent_unref(struct cache *c, struct extent *x)
 		extent_free(c, x);
 	else
 		extent_idle(c, x);
-}
-
-static void extent_remove(struct cache *c, struct extent *x)
-{
-	extent_leave_tables(c, x);
-	x->state = EXTENT_DEAD;
 }
 
 void extent_lost(struct cache *c, const struct extent *x)
@@ -574,6 +580,7 @@ static void disk_filled(struct disk_io *io, int err)
 {
 	struct extent *x = io->arg;
 	struct cache *c = x->cache;
+	bool is_demand;
 
 	if (!err) {
 		lock_acquire(&c->lock);
@@ -586,10 +593,12 @@ static void disk_filled(struct disk_io *io, int err)
 	/* damaged or evicted a moment ago: the origin has it */
 	lock_acquire(&c->lock);
 	x->is_from_origin = true;
-	if (!list_is_empty(&x->waiters))
+	is_demand = !list_is_empty(&x->waiters);
+	if (is_demand)
 		c->demand_in_flight++;
 	lock_release(&c->lock);
-	stats_inc(c->stats, STAT_READS_MISSED);
+	if (is_demand)
+		stats_inc(c->stats, STAT_READS_MISSED);
 	origin_fill(x);
 }
 

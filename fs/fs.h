@@ -20,6 +20,8 @@
 #include "lib/locator.h"
 #include "lib/pool.h"
 #include "lib/stats.h"
+#include "fs/push.h"
+#include "fs/watch.h"
 #include "prefetch/prefetch.h"
 
 struct fs {
@@ -32,6 +34,10 @@ struct fs {
 	struct handshake handshake;
 	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
+	_Atomic bool has_no_opens;    /* open=pagecache is in force: the kernel is told to send none */
+	bool may_do_without_opens;    /* INIT offered it */
+	struct watch *watch;          /* owned by pagecache.c, as is push; NULL but for open=pagecache */
+	struct push *push;            /* before has_no_opens is set NULL, then immutable */
 	const char *config_text;      /* not owned */
 	uid_t owner;                  /* who mounted */
 	uint64_t started_ns;
@@ -44,6 +50,22 @@ extern const struct fuse_lowlevel_ops fs_ops;
 /* ops.c: INIT was answered; settles how files are opened, before the first is. */
 void fs_ready(struct fs *fs, int device_fd);
 
+/*
+ * pagecache.c: opens without a message. Choose it if asked for, or with open=auto for a data set of small files whose
+ * opens can be seen; @recognises: epochs are followed. Before the mount is made, which is to be read-only for the kernel then.
+ */
+struct session;
+bool pagecache_choose(struct fs *fs, enum open_policy asked, bool is_prefetching);
+/* The mount is made and served, and nothing was opened yet. Falls back to the daemon's opens. From a thread that serves nothing. */
+void pagecache_start(struct fs *fs, struct session *session, const char *mountpoint);
+/* The prefetcher was stopped. */
+void pagecache_stop(struct fs *fs);
+/* A read came, which no open preceded. */
+void pagecache_read(struct fs *fs, fuse_req_t req, const struct ns_attr *attr, uint64_t offset);
+
+/* ops.c */
+void fs_observe(struct fs *fs, uint32_t pid, uint64_t ino, enum observation_kind kind, uint64_t offset, size_t len, bool stalled);
+
 /* xattr.c */
 void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
@@ -51,11 +73,17 @@ void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* session.c: serve @fd until it is unmounted or a signal asks to stop. Returns 0 or negative errno. */
-struct session;
 int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session);
 int session_start(struct session *s);
 void session_wait(struct session *s);      /* until the loop threads are gone */
 void session_stop(struct session *s);      /* async-signal-safe: no */
 void session_free(struct session *s);
+
+/*
+ * Put @len bytes, the whole of the file, into the kernel's page cache; have it look @name up again. Never from a thread that serves. 0;
+ * -ENOENT: the kernel does not know the file.
+ */
+int session_store(struct session *s, uint64_t ino, const void *buf, size_t len);
+int session_expire(struct session *s, uint64_t parent, const char *name);
 
 #endif

@@ -6,8 +6,11 @@ hopperfs_SOURCES = \
 	fs/main.c \
 	fs/ops.c \
 	fs/options.c fs/options.def fs/options.h \
+	fs/pagecache.c \
 	fs/passthrough.c fs/passthrough.h \
+	fs/push.c fs/push.h \
 	fs/session.c \
+	fs/watch.c fs/watch.h \
 	fs/xattr.c
 hopperfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 hopperfs_LDADD = libhopper_prefetch.a $(CACHE_LIBS) $(FUSE_LIBS)

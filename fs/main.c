@@ -109,15 +109,21 @@ static int start(struct mount *m, char *msg, size_t msg_size)
 	m->fs.config_text = m->options.config_text;
 	m->fs.owner = geteuid();
 	m->fs.started_ns = clock_ns();
+	m->fs.open = m->options.open;
+	if (pagecache_choose(&m->fs, m->options.open, m->options.prefetch.mode == PREFETCH_AUTO)) {
+		m->fs.open = OPEN_PAGECACHE;
+		device.is_read_only = true;
+	}
 	m->fd = device_mount(&device, msg, msg_size);
 	if (m->fd < 0)
 		return m->fd;
-	m->fs.open = m->options.open;
-	m->fs.handshake.want = m->options.open == OPEN_DAEMON ? 0 : HANDSHAKE_PASSTHROUGH;
+	m->fs.handshake.want = m->fs.open == OPEN_DAEMON || m->fs.open == OPEN_PAGECACHE ? 0 : HANDSHAKE_PASSTHROUGH;
 	m->fs.handshake.stack_depth = device_stack_depth(m->options.cache_dirs[0]);
 	rc = session_new(&m->fs, m->fd, m->options.debug, &m->session);
 	if (!rc)
 		rc = session_start(m->session);
+	if (!rc && m->fs.open == OPEN_PAGECACHE)
+		pagecache_start(&m->fs, m->session, m->options.mountpoint);
 	if (rc)
 		device_unmount(m->options.mountpoint);
 	return rc;
@@ -127,6 +133,7 @@ static void finish(struct mount *m)
 {
 	if (m->prefetch)
 		prefetch_stop(m->prefetch);
+	pagecache_stop(&m->fs);
 	if (m->cache)
 		cache_close(m->cache);
 	pool_free(m->fs.pool);

@@ -52,10 +52,8 @@ static void entry_fill(const struct ns_attr *a, struct fuse_entry_param *e)
 	stat_fill(a, &e->attr);
 }
 
-static void observe(struct fs *fs, fuse_req_t req, uint64_t ino, enum observation_kind kind,
-		    uint64_t offset, size_t len, bool stalled)
+void fs_observe(struct fs *fs, uint32_t pid, uint64_t ino, enum observation_kind kind, uint64_t offset, size_t len, bool stalled)
 {
-	uint32_t pid = (uint32_t)fuse_req_ctx(req)->pid;
 	uint64_t now_ns = clock_ns();
 	struct observation o = {
 		.ino = ino, .offset = offset, .len = (uint32_t)len, .time_ns = now_ns,
@@ -64,6 +62,19 @@ static void observe(struct fs *fs, fuse_req_t req, uint64_t ino, enum observatio
 
 	if (fs->prefetch)
 		prefetch_observe(fs->prefetch, &o);
+}
+
+static void observe(struct fs *fs, fuse_req_t req, uint64_t ino, enum observation_kind kind,
+		    uint64_t offset, size_t len, bool stalled)
+{
+	fs_observe(fs, (uint32_t)fuse_req_ctx(req)->pid, ino, kind, offset, len, stalled);
+}
+
+/* Names are looked up in @dir, so its files may be opened. */
+static void expect_opens(struct fs *fs, uint64_t dir)
+{
+	if (atomic_load(&fs->has_no_opens))
+		watch_directory(fs->watch, dir);
 }
 
 /* ---- requests that may have to ask the origin ---- */
@@ -142,12 +153,15 @@ static int lookup_run(struct deferred *d, unsigned flags)
 	if (rc)
 		return rc;
 	entry_fill(&a, &e);
+	if (S_ISDIR(a.mode))
+		expect_opens(d->fs, a.ino);
 	fuse_reply_entry(d->req, &e);
 	return 0;
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	expect_opens(fs_of(req), parent);
 	defer(req, parent, name, NULL, lookup_run);
 }
 
@@ -240,6 +254,11 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, EROFS);
 		return;
 	}
+	if (atomic_load(&fs_of(req)->has_no_opens)) {
+		/* it is open, and no other open is sent; the entry it was found by is the check of its version */
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
 	defer(req, ino, "", fi, open_run);
 }
 
@@ -277,6 +296,9 @@ static void read_done(struct cache_read *r, int err)
 	if (err) {
 		stats_inc(fs->stats, STAT_READS_ERRORS);
 		fuse_reply_err(g->req, -err);
+		/* no open comes that could find out: the name must */
+		if (err == -ESTALE && atomic_load(&fs->has_no_opens))
+			push_expire(fs->push, r->attr.ino);
 	} else {
 		stats_add(fs->stats, STAT_READS_BYTES, r->bytes);
 		fuse_reply_iov(g->req, r->iov, r->iov_count);
@@ -299,6 +321,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 		free(g);
 		return;
 	}
+	if (atomic_load(&fs->has_no_opens))
+		pagecache_read(fs, req, &g->read.attr, (uint64_t)offset);
 	g->req = req;
 	g->fs = fs;
 	g->started_ns = clock_ns();
@@ -327,6 +351,7 @@ static int opendir_run(struct deferred *d, unsigned flags)
 
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	expect_opens(fs_of(req), ino);
 	defer(req, ino, "", fi, opendir_run);
 }
 
@@ -423,7 +448,14 @@ static int statfs_run(struct deferred *d, unsigned flags)
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-	defer(req, ino, "", NULL, statfs_run);
+	struct fs *fs = fs_of(req);
+	const struct statvfs nothing = { .f_namemax = 255 };
+
+	/* fanotify_mark asks for the file system's id, which FUSE has none of */
+	if (atomic_load(&fs->has_no_opens) && watch_is_thread(fs->watch, fuse_req_ctx(req)->pid))
+		fuse_reply_statfs(req, &nothing);
+	else
+		defer(req, ino, "", NULL, statfs_run);
 }
 
 /* Lookup counts mean nothing here: ids live in the index. */
@@ -443,7 +475,9 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
-	(void)userdata;
+	struct fs *fs = userdata;
+
+	fs->may_do_without_opens = conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
 	/* a forced READDIRPLUS makes the stat storm after a listing free */
 	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA);
 	conn->want |= conn->capable & (FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
@@ -456,6 +490,9 @@ void fs_ready(struct fs *fs, int device_fd)
 {
 	const char *why = "open=daemon";
 	int rc;
+
+	if (fs->open == OPEN_PAGECACHE)
+		return;   /* pagecache_start() goes on */
 
 	if (fs->open != OPEN_DAEMON) {
 		bool is_agreed = atomic_load(&fs->handshake.agreed) & HANDSHAKE_PASSTHROUGH;
@@ -470,6 +507,7 @@ void fs_ready(struct fs *fs, int device_fd)
 		log_info("files are opened by the daemon: %s", why);
 	else
 		log_info("complete files of more than %u bytes are read by the kernel itself", DISK_WHOLE_MIN);
+	stats_set_text(fs->stats, STAT_OPEN_WHY, why ? why : "complete large files are read by the kernel itself");
 }
 
 /* ---- changes: there are none ---- */

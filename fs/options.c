@@ -159,16 +159,14 @@ static int parse_only(const char *v, const char *const *have, const char *const 
 	return -EINVAL;
 }
 
-static int parse_open(struct options *o, const char *v, const char **ret_why)
+static int parse_open(struct options *o, const char *v)
 {
 	static const struct choice words[] = { { "auto", OPEN_AUTO }, { "passthrough", OPEN_PASSTHROUGH },
-					       { "daemon", OPEN_DAEMON }, { NULL, 0 } };
+					       { "daemon", OPEN_DAEMON }, { "pagecache", OPEN_PAGECACHE }, { NULL, 0 } };
 	int value, rc = choose(words, v, &value);
 
 	if (!rc)
 		o->open = (enum open_policy)value;
-	else if (!strcmp(v, "pagecache"))
-		*ret_why = "is not available in this version";
 	return rc;
 }
 
@@ -213,7 +211,7 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 		rc = parse_either(v, "auto", "always", &o->cache.verify_all);
 		return rc;
 	case OPTION_transport: return parse_only(v, have_transport, lack_transport, ret_why);
-	case OPTION_open: return parse_open(o, v, ret_why);
+	case OPTION_open: return parse_open(o, v);
 	case OPTION_numa:
 		rc = parse_either(v, "off", "auto", &second);
 		o->numa = second;

@@ -16,6 +16,7 @@ enum open_policy {
 	OPEN_AUTO,                   /* as passthrough, without a warning where it cannot be */
 	OPEN_PASSTHROUGH,            /* complete large files are read by the kernel itself */
 	OPEN_DAEMON,                 /* everything is served here */
+	OPEN_PAGECACHE,              /* no open is sent: small files are put into the page cache ahead of their readers */
 };
 
 struct options {

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include "fs/fs.h"
@@ -62,6 +63,7 @@ static void *loop_thread(void *arg)
 			break;
 		}
 		buf.size = (size_t)n;
+		stats_inc(s->fs->stats, STAT_MESSAGES);
 		handshake_request(&s->fs->handshake, mem, (size_t)n);
 		fuse_session_process_buf(s->se, &buf);
 	}
@@ -117,6 +119,19 @@ void session_wait(struct session *s)
 void session_stop(struct session *s)
 {
 	fuse_session_exit(s->se);
+}
+
+int session_store(struct session *s, uint64_t ino, const void *buf, size_t len)
+{
+	struct fuse_bufvec bufv = FUSE_BUFVEC_INIT(len);
+
+	bufv.buf[0].mem = (void *)(uintptr_t)buf;   /* only read from */
+	return fuse_lowlevel_notify_store(s->se, ino, 0, &bufv, 0);
+}
+
+int session_expire(struct session *s, uint64_t parent, const char *name)
+{
+	return fuse_lowlevel_notify_inval_entry(s->se, parent, name, strlen(name));
 }
 
 void session_free(struct session *s)

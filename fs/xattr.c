@@ -25,10 +25,12 @@ static void publish(struct fs *fs)
 	stats_set_text(s, STAT_VERSION, PACKAGE_VERSION);
 	stats_set(s, STAT_UPTIME_S, (clock_ns() - fs->started_ns) / NSEC_PER_SEC);
 	stats_set_text(s, STAT_TRANSPORT, "dev");
-	stats_set_text(s, STAT_OPEN, passthrough_is_on(fs->passthrough) ? "passthrough" : "daemon");
+	stats_set_text(s, STAT_OPEN, atomic_load(&fs->has_no_opens) ? "pagecache" : passthrough_is_on(fs->passthrough) ? "passthrough" : "daemon");
 	stats_set(s, STAT_PASSTHROUGH, passthrough_is_on(fs->passthrough));
 	stats_set(s, STAT_READS_STALL_P50_US, hist_percentile(&fs->stall_us, 50));
 	stats_set(s, STAT_READS_STALL_P99_US, hist_percentile(&fs->stall_us, 99));
+	if (fs->watch)
+		watch_publish(fs->watch);
 	cache_publish(fs->cache);
 	if (fs->prefetch)
 		prefetch_publish(fs->prefetch);

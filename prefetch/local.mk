@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libhopper_prefetch.a
 libhopper_prefetch_a_SOURCES = \
+	prefetch/ahead.c prefetch/ahead.h \
 	prefetch/follow.c prefetch/follow.h \
 	prefetch/governor.c prefetch/governor.h \
 	prefetch/jobs.c prefetch/jobs.h \

@@ -33,6 +33,7 @@
 #include "lib/pool.h"
 #include "lib/stats.h"
 #include "lib/strbuf.h"
+#include "prefetch/ahead.h"
 #include "prefetch/governor.h"
 #include "prefetch/jobs.h"
 #include "prefetch/observe.h"
@@ -53,6 +54,7 @@ enum {
 	JSON_MAX = 56 * 1024,               /* an attribute holds 64 KiB */
 };
 
+#define NOTE_PLANS "plans"
 #define SET_LIVE_NS (600 * NSEC_PER_SEC)    /* a set not read for so long is no pattern */
 
 #define REMEMBER_NS (5 * NSEC_PER_SEC)      /* after a crash so much of an epoch is fetched once more at worst */
@@ -96,6 +98,8 @@ struct prefetch {
 	struct governor governor;
 	struct sets sets;
 	struct streams streams;
+	struct ahead ahead;
+	struct prefetch_sink sink;          /* push is NULL without */
 	char *plan_text;                    /* owned, or NULL */
 	void *profile;                      /* recorded, to be written; owned, or NULL, as is its name */
 	size_t profile_len;
@@ -288,6 +292,7 @@ static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
 
 	record_profile(p, s);
 	set_turn(s, now_ns, left);
+	ahead_turn(&p->ahead, s);
 	s->consumed_bytes_per_s /= share;
 	for (int by = 0; by < PREDICTOR_COUNT; by++) {
 		stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left[by] * set_item_bytes(s));
@@ -497,8 +502,10 @@ static void on_open(struct prefetch *p, const struct observation *o)
 	u = sets_unit(&p->sets, o->ino, &index);
 	if (!u && sets_home(&p->sets, dir.ino, dir.parent))
 		u = sets_unit(&p->sets, o->ino, &index);
-	if (u)
+	if (u) {
+		ahead_opened(&p->ahead, u, index, attr.version.size, o->time_ns);
 		u = of_job(u, &index, leader);
+	}
 	if (!u || u->item[index] & ITEM_UNFIT || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
 		lock_release(&p->lock);
 		return;
@@ -610,6 +617,21 @@ static void on_read(struct prefetch *p, const struct observation *o)
 	stats_add(p->stats, STAT_PREFETCH_USED_BYTES, (uint64_t)used * EXTENT_BYTES);
 }
 
+/* A small file's bytes are not in the page cache, whatever was believed. */
+static void on_asked(struct prefetch *p, const struct observation *o)
+{
+	struct ns_attr attr;
+	struct unit *u;
+	uint32_t index;
+
+	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr))
+		return;
+	lock_scope(&p->lock);
+	u = sets_unit(&p->sets, o->ino, &index);
+	if (u)
+		ahead_asked(&p->ahead, u, index, attr.version.size, o->time_ns);
+}
+
 static void take_observation(struct prefetch *p, const struct observation *o)
 {
 	lock_acquire(&p->lock);
@@ -619,6 +641,8 @@ static void take_observation(struct prefetch *p, const struct observation *o)
 	lock_release(&p->lock);
 	if (o->kind == OBSERVE_OPEN && p->cfg.mode == PREFETCH_AUTO)
 		on_open(p, o);
+	else if (o->kind == OBSERVE_ASKED)
+		on_asked(p, o);
 	else if (o->kind == OBSERVE_READ && p->cfg.mode != PREFETCH_OFF)
 		on_read(p, o);
 }
@@ -633,7 +657,7 @@ static void item_fetched(struct prefetch *p, struct fetch *f, int err, uint64_t 
 	if (f->is_last_extent || err)
 		*item &= (uint8_t)~ITEM_IN_FLIGHT;
 	if (!err && f->is_last_extent && !s->records)   /* a piece goes when it was read */
-		*item |= ITEM_RESIDENT;
+		*item |= ITEM_RESIDENT, ahead_arrived(&p->ahead, f->unit, f->at);
 	if (err == -ENOSPC || err == -EAGAIN) {
 		f->unit->is_exhausted = false;
 		if (err == -ENOSPC)
@@ -654,6 +678,18 @@ static void item_fetched(struct prefetch *p, struct fetch *f, int err, uint64_t 
 	}
 }
 
+/* Lock not held. */
+static void tell_stale(struct prefetch *p, uint64_t ino)
+{
+	struct prefetch_sink sink;
+
+	lock_acquire(&p->lock);
+	sink = p->sink;
+	lock_release(&p->lock);
+	if (sink.stale)
+		sink.stale(sink.arg, ino);
+}
+
 static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 {
 	struct fetch *f = w->arg;
@@ -662,6 +698,8 @@ static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 	struct cache_flow flow;
 
 	cache_flow(p->cache, &flow);
+	if (err == -ESTALE)
+		tell_stale(p, extent_key_ino(w->key));
 	if (!err && bytes) {
 		stats_inc(p->stats, STAT_PREFETCH_ISSUED);
 		stats_add(p->stats, STAT_PREFETCH_ISSUED_BYTES, bytes);
@@ -827,7 +865,7 @@ static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, 
 		uint32_t k;
 		struct unit *u = set_item(s, o->item[o->cursor], &k);
 
-		if (!u || (!s->order_extent && !is_to_be_fetched(s, u->item[k]))) {
+		if (!u || (!s->order_extent && (!is_to_be_fetched(s, u->item[k]) || unit_is_pushed(u, k)))) {
 			o->cursor++;
 			continue;
 		}
@@ -953,6 +991,75 @@ static void issue(struct prefetch *p)
 	}
 }
 
+/* ---- into the page cache ---- */
+
+/* The next file to be put there, 0 for none. */
+static uint64_t next_to_push(struct prefetch *p)
+{
+	uint64_t now = clock_ns(), ino = 0;
+	struct set *s;
+	size_t pos = 0;
+
+	lock_scope(&p->lock);
+	if (!p->sink.push)
+		return 0;
+	while (!ino && (s = map64_next(&p->sets.by_key, &pos, NULL))) {
+		struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
+
+		/* of several jobs the first is served: what it reads is there for the others too */
+		if (is_live(s, now) && !(s->parent & JOB_KEY))
+			ino = ahead_next(&p->ahead, s, o);
+	}
+	return ino;
+}
+
+static void push_ahead(struct prefetch *p)
+{
+	struct cache_flow flow;
+	uint64_t ino, auto_bytes;
+	bool is_due;
+
+	lock_acquire(&p->lock);
+	is_due = ahead_is_due(&p->ahead, clock_ns());
+	lock_release(&p->lock);
+	if (is_due) {
+		/* at most an eighth of the memory that is available, and half of what ram= gives ours */
+		auto_bytes = cache_memory_spare() / 2;
+		cache_flow(p->cache, &flow);
+		lock_acquire(&p->lock);
+		ahead_set_max(&p->ahead, auto_bytes < flow.ram_limit_bytes / 2 ? auto_bytes : flow.ram_limit_bytes / 2);
+		lock_release(&p->lock);
+	}
+	while (!atomic_load(&p->is_stopping) && (ino = next_to_push(p)))
+		p->sink.push(p->sink.arg, ino);
+}
+
+void prefetch_set_sink(struct prefetch *p, const struct prefetch_sink *sink)
+{
+	lock_scope(&p->lock);
+	p->sink = *sink;
+	if (p->cfg.mode == PREFETCH_AUTO)
+		ahead_begin(&p->ahead, p->ns, p->stats);
+}
+
+void prefetch_pushed(struct prefetch *p, uint64_t ino, int err)
+{
+	struct ns_attr attr;
+	struct unit *u;
+	uint32_t index;
+	int rc = ns_getattr(p->ns, ino, NS_NOCHECK | NS_NOWAIT, &attr);
+	bool is_low;
+
+	lock_acquire(&p->lock);
+	u = sets_unit(&p->sets, ino, &index);
+	if (u)
+		ahead_done(&p->ahead, u, index, rc ? 0 : attr.version.size, err);
+	is_low = p->ahead.in_flight <= AHEAD_IN_FLIGHT / 2;
+	lock_release(&p->lock);
+	if (is_low)
+		wake_if_asleep(p);
+}
+
 static void sleep_until_woken(struct prefetch *p)
 {
 	struct pollfd pfd = { .fd = p->wake_fd, .events = POLLIN };
@@ -999,6 +1106,7 @@ static void *prefetch_thread(void *arg)
 		}
 		if (p->cfg.mode != PREFETCH_OFF)
 			issue(p);
+		push_ahead(p);
 		save_profile(p);
 		if (had && clock_ns() - p->remembered_ns > REMEMBER_NS)
 			remember_epochs(p);
@@ -1030,9 +1138,19 @@ int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg,
 	} else {
 		rc = plan_take(&target, dir, text, msg, msg_size);
 	}
+	if (!rc && !prefetch_had_plans(p) && cache_note_put(p->cache, NOTE_PLANS, "1", 1))
+		log_debug("that there was a plan is not remembered");
 	set_plan_text(p, "%.200s: %s\n", strncmp(text, "list\n", 5) ? text : "list", rc ? *msg ? msg : strerror(-rc) : "taken");
 	wake_if_asleep(p);
 	return rc;
+}
+
+bool prefetch_had_plans(struct prefetch *p)
+{
+	_cleanup_free_ void *note = NULL;
+	size_t len;
+
+	return !cache_note_get(p->cache, NOTE_PLANS, &note, &len);
 }
 
 char *prefetch_plan_text(struct prefetch *p)
@@ -1065,6 +1183,8 @@ static void item_lost(struct prefetch *p, struct unit *u, uint32_t index, bool w
 	struct order *o = u->set->follow.order;
 
 	u->item[index] &= (uint8_t)~ITEM_RESIDENT;
+	if (unit_is_pushed(u, index))
+		return;   /* its reader finds it all the same */
 	u->is_exhausted = false;
 	if (o && !(u->item[index] & ITEM_CONSUMED)) {
 		o->cursor = o->front;
@@ -1120,7 +1240,7 @@ static void piece_lost(void *arg, uint64_t ino, uint64_t start, bool was_unread)
 static void stored(void *arg, uint64_t key, bool is_whole)
 {
 	struct prefetch *p = arg;
-	const struct unit *u;
+	struct unit *u;
 	uint32_t index, k;
 
 	lock_scope(&p->lock);
@@ -1131,6 +1251,8 @@ static void stored(void *arg, uint64_t key, bool is_whole)
 		if (v)
 			v->item[k] |= ITEM_RESIDENT;
 	}
+	if (u && is_whole)
+		ahead_arrived(&p->ahead, u, UINT32_MAX);
 }
 
 /* ---- statistics ---- */
@@ -1202,6 +1324,9 @@ void prefetch_publish(struct prefetch *p)
 	}
 	if (last)
 		publish_forecast(p, last, &flow);
+	stats_set(p->stats, STAT_PAGECACHE_UNREAD_BYTES, p->ahead.unread_bytes);
+	stats_set(p->stats, STAT_PAGECACHE_UNREAD_PEAK, p->ahead.peak_bytes);
+	stats_set(p->stats, STAT_PAGECACHE_LIMIT_BYTES, p->ahead.limit_bytes);
 	stats_set(p->stats, STAT_ORIGIN_PARALLEL, p->governor.limit);
 	stats_set(p->stats, STAT_ORIGIN_BYTES_PER_S, (uint64_t)p->governor.rate);
 	lock_release(&p->lock);

@@ -35,6 +35,7 @@ enum observation_kind {
 	OBSERVE_OPEN,
 	OBSERVE_READ,
 	OBSERVE_RELEASE,
+	OBSERVE_ASKED,                /* the kernel's page cache lacks a small file's first bytes; comes before OBSERVE_READ */
 	OBSERVE_LIST,                 /* a directory was listed; ino is the directory */
 };
 
@@ -61,6 +62,21 @@ void prefetch_stop(struct prefetch *p);
 /* After prefetch_stop() and cache_close(): nobody asks any more. */
 void prefetch_free(struct prefetch *p);
 
+/* Who can put files where their readers find them without asking. */
+struct prefetch_sink {
+	/* Do so with the whole file. No lock is held; never blocks; ends with one prefetch_pushed(), possibly before it returns. */
+	void (*push)(void *arg, uint64_t ino);
+	/* The origin has another version than @ino by now. */
+	void (*stale)(void *arg, uint64_t ino);
+	void *arg;
+};
+
+/* From now on until prefetch_stop(); once. */
+void prefetch_set_sink(struct prefetch *p, const struct prefetch_sink *sink);
+
+/* The push ended: 0; -EAGAIN: it may be tried again; else it is not in this epoch. Any thread. */
+void prefetch_pushed(struct prefetch *p, uint64_t ino, int err);
+
 /* Any thread; never blocks, never fails. */
 void prefetch_observe(struct prefetch *p, const struct observation *o);
 
@@ -71,6 +87,9 @@ void prefetch_observe(struct prefetch *p, const struct observation *o);
  * 0; -EINVAL with one line in @msg; -EOPNOTSUPP with prefetch= or recognise= off.
  */
 int prefetch_plan(struct prefetch *p, uint64_t dir, const char *text, char *msg, size_t msg_size);
+
+/* Was a plan ever set on this cache? */
+bool prefetch_had_plans(struct prefetch *p);
 
 /* What was planned last and what came of it; owned by the caller, NULL without memory. */
 char *prefetch_plan_text(struct prefetch *p);

@@ -46,6 +46,7 @@ int set_absorb(struct set *s, struct set *from)
 	s->unfit += from->unfit;
 	s->consumed += from->consumed;
 	s->staged += from->staged;
+	s->pushed += from->pushed;
 	s->bytes_seen += from->bytes_seen;
 	s->sizes_seen += from->sizes_seen;
 	s->has_grown = true;
@@ -68,6 +69,7 @@ void unit_free(struct unit *u)
 		return;
 	free(u->item);
 	free(u->place);
+	free(u->page);
 	free(u);
 }
 
@@ -216,7 +218,7 @@ static bool unit_next_missing(struct unit *u, uint32_t *ret_index)
 		uint32_t k = u->cursor;
 
 		if (!(u->item[k] & (ITEM_CONSUMED | ITEM_RESIDENT | ITEM_UNFIT)) &&
-		    (u->extent || !(u->item[k] & ITEM_IN_FLIGHT))) {
+		    !unit_is_pushed(u, k) && (u->extent || !(u->item[k] & ITEM_IN_FLIGHT))) {
 			*ret_index = k;
 			return true;
 		}

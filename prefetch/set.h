@@ -45,6 +45,9 @@ struct unit {
 	bool is_exhausted;         /* nothing unread was found missing since */
 	uint8_t *item;             /* flags; owned */
 	uint8_t *place;            /* where each was read last, as place + 1; owned; NULL where there is but one place */
+	uint8_t *page;             /* what the page cache has (ahead.h); owned, NULL while nothing is known */
+	uint32_t push_cursor;      /* where the search for what to push goes on */
+	bool is_pushed_out;        /* nothing to push was found since */
 };
 
 struct set {
@@ -67,6 +70,9 @@ struct set {
 	struct follow follow;      /* the order it is read in */
 	uint32_t order_extent;     /* next extent of the item at the order's cursor */
 	char *record;              /* name of the profile to be made of the next whole epoch; owned, or NULL */
+	uint64_t pushed;           /* in the page cache and unread, or on the way there */
+	uint32_t push_at;          /* next position of the order to push */
+	size_t push_unit;          /* next unit to push from, without an order */
 	bool is_confirmed;         /* consumed without rereads long enough to be trusted whole */
 	bool is_joined;            /* all siblings belong to it */
 	uint64_t blocked_at;       /* the owner's count of items consumed when the cache was found full of the unread; 0 */
@@ -108,6 +114,14 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT]);
 
 /* The unit and index of item number @item; NULL if there is none. */
 struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index);
+
+enum { PAGE_NONE, PAGE_WAITING, PAGE_PUSHED };   /* and more, ahead.c's own */
+
+/* Is it in the page cache for a reader to come, or on its way there? Then it is not missing, whether or not the cache has it. */
+static inline bool unit_is_pushed(const struct unit *u, uint32_t index)
+{
+	return u->page && (u->page[index] == PAGE_PUSHED || u->page[index] == PAGE_WAITING) && !(u->item[index] & ITEM_CONSUMED);
+}
 
 /* Is it unread, not there and not on its way? */
 static inline bool item_is_missing(uint8_t flags)

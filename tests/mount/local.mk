@@ -10,6 +10,7 @@ MOUNT_TESTS = \
 	tests/mount/load.sh \
 	tests/mount/options.sh \
 	tests/mount/order.sh \
+	tests/mount/pagecache.sh \
 	tests/mount/passthrough.sh \
 	tests/mount/permissions.sh \
 	tests/mount/profile.sh \

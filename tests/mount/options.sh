@@ -25,7 +25,6 @@ bad "$origin" "$mnt" -o cache="$cache",compress=zip
 bad "$origin" "$mnt" -o cache="$cache",prefetch=maybe
 bad "$origin" "$mnt" -o cache="$cache",recognise=7
 bad "$origin" "$mnt" -o cache="$cache",transport=pigeon
-bad "$origin" "$mnt" -o cache="$cache",open=pagecache
 bad "$origin" "$mnt" -o cache="$cache",rw
 bad "$scratch/absent" "$mnt" -o cache="$cache"
 bad "$origin" "$scratch/absent" -o cache="$cache"

@@ -2,6 +2,7 @@ UNIT_TESTS =
 if HAVE_CMOCKA
 UNIT_TESTS += \
 	tests/unit/containers \
+	tests/unit/events \
 	tests/unit/geometry \
 	tests/unit/options \
 	tests/unit/parse \
@@ -21,6 +22,8 @@ UNIT_LDADD = libhopper_prefetch.a $(CACHE_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_containers_SOURCES = tests/unit/containers.c
 tests_unit_containers_LDADD = $(UNIT_LDADD)
+tests_unit_events_SOURCES = tests/unit/events.c fs/watch.c
+tests_unit_events_LDADD = $(UNIT_LDADD)
 tests_unit_geometry_SOURCES = tests/unit/geometry.c
 tests_unit_geometry_LDADD = $(UNIT_LDADD)
 tests_unit_options_SOURCES = tests/unit/options.c fs/options.c
