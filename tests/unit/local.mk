@@ -3,6 +3,7 @@ if HAVE_CMOCKA
 UNIT_TESTS += \
 	tests/unit/containers \
 	tests/unit/geometry \
+	tests/unit/hedge \
 	tests/unit/options \
 	tests/unit/parse \
 	tests/unit/prefetch \
@@ -21,6 +22,8 @@ tests_unit_containers_SOURCES = tests/unit/containers.c
 tests_unit_containers_LDADD = $(UNIT_LDADD)
 tests_unit_geometry_SOURCES = tests/unit/geometry.c
 tests_unit_geometry_LDADD = $(UNIT_LDADD)
+tests_unit_hedge_SOURCES = tests/unit/hedge.c
+tests_unit_hedge_LDADD = $(UNIT_LDADD)
 tests_unit_options_SOURCES = tests/unit/options.c fs/options.c
 tests_unit_options_LDADD = $(UNIT_LDADD)
 tests_unit_parse_SOURCES = tests/unit/parse.c
