@@ -13,7 +13,7 @@
 #include "tests/unit/test.h"
 
 enum {
-	FILES = 200, SMALL = 20000, BIG = 5 * EXTENT_BYTES + 12345, BIG_SEED = 777,
+	FILES = 200, SMALL = 5000, BIG = 5 * EXTENT_BYTES + 12345, BIG_SEED = 777,
 	PEERS = 40,                  /* read first: more than a guess needs */
 	BURST = 8, SHARE = 50,       /* cache/hedge.c */
 };
@@ -24,10 +24,10 @@ struct fixture {
 	struct cache *cache;
 };
 
-static void start(struct fixture *f, const char *faults, bool hedge, uint64_t timeout_ns)
+static void start_sized(struct fixture *f, const char *faults, bool hedge, uint64_t timeout_ns, uint64_t ram, uint64_t size)
 {
 	const char *dir = scratch_path("c");
-	struct cache_config cfg = { .dirs = &dir, .dir_count = 1, .identity = "test", .ram_bytes = 16 << 20, .hedge = hedge,
+	struct cache_config cfg = { .dirs = &dir, .dir_count = 1, .identity = "test", .ram_bytes = ram, .size_bytes = size, .hedge = hedge,
 				    .timeout_ns = timeout_ns, .codec = DISK_CODEC_OFF,
 				    .ns = { .meta_ttl_ns = 3600 * NSEC_PER_SEC, .check_data_on_open = true } };
 	char spec[8192], msg[256] = "";
@@ -37,6 +37,11 @@ static void start(struct fixture *f, const char *faults, bool hedge, uint64_t ti
 	assert_int_equal(origin_open(spec, f->stats, &f->origin, msg, sizeof(msg)), 0);
 	if (cache_open(&cfg, f->origin, f->stats, &f->cache, msg, sizeof(msg)))
 		fail_msg("%s", msg);
+}
+
+static void start(struct fixture *f, const char *faults, bool hedge, uint64_t timeout_ns)
+{
+	start_sized(f, faults, hedge, timeout_ns, 16 << 20, 0);
 }
 
 /* The origin first: it ends what hangs, as the mount's end does. */
@@ -193,11 +198,10 @@ static void a_slow_origin_is_not_doubled(void **state)
 
 	start(f, "read=1ms", true, 25 * NSEC_PER_SEC);
 	read_together(f, 0, PEERS);
-	faults("read=150ms");
-	for (unsigned i = PEERS; i < FILES; i += 20)
-		read_together(f, i, i + 20);
-	assert_in_range(count(f, STAT_ORIGIN_HEDGED), 1, BURST + FILES / SHARE);
-	assert_int_equal(count(f, STAT_ORIGIN_REQUESTS), FILES + count(f, STAT_ORIGIN_HEDGED));
+	faults("read=1s");
+	read_together(f, PEERS, PEERS + 100);
+	assert_in_range(count(f, STAT_ORIGIN_HEDGED), 1, BURST + (PEERS + 100) / SHARE);
+	assert_int_equal(count(f, STAT_ORIGIN_REQUESTS), PEERS + 100 + count(f, STAT_ORIGIN_HEDGED));
 	assert_bounded(f);
 	stop(f);
 }
@@ -372,6 +376,203 @@ static void versions_are_not_mixed(void **state)
 	stop(f);
 }
 
+/* ---- who writes where: an origin that answers when the test says ---- */
+
+struct held {
+	struct origin origin;
+	struct origin *inner;
+	bool holds;
+	struct origin_read *read[2];
+	struct waiter asked;
+};
+
+static int held_list(struct origin *o, const char *path, struct origin_listing *l)
+{
+	struct origin *inner = ((struct held *)o)->inner;
+
+	return inner->ops->list(inner, path, l);
+}
+
+static int held_stat(struct origin *o, const char *path, struct origin_attr *a)
+{
+	struct origin *inner = ((struct held *)o)->inner;
+
+	return inner->ops->stat(inner, path, a);
+}
+
+static void held_read(struct origin *o, struct origin_read *r)
+{
+	struct held *h = (struct held *)o;
+
+	if (!h->holds) {
+		h->inner->ops->read(h->inner, r);
+		return;
+	}
+	assert_in_range(h->asked.done, 0, 1);   /* (G): the hedge comes after the first, and no third */
+	h->read[h->asked.done] = r;
+	waiter_done(&h->asked, 0);
+}
+
+static const struct origin_ops held_ops = { .kind = "held", .list = held_list, .stat = held_stat, .read = held_read };
+
+/* A cache over such an origin, with one request and its hedge held for a read of @len at @offset; for the @round-th time in this cache. */
+static void hold_two(struct fixture *f, struct held *h, struct one *o, unsigned round, uint64_t offset, size_t len, struct waiter *w)
+{
+	const char *dir = scratch_path("c");
+	struct cache_config cfg = { .dirs = &dir, .dir_count = 1, .identity = "test", .ram_bytes = 16 << 20, .hedge = true,
+				    .timeout_ns = 25 * NSEC_PER_SEC, .codec = DISK_CODEC_OFF,
+				    .ns = { .meta_ttl_ns = 3600 * NSEC_PER_SEC } };
+	char msg[256] = "";
+
+	*h = (struct held){ .origin.ops = &held_ops, .asked = WAITER_INIT };
+	assert_int_equal(stats_new(&f->stats), 0);
+	assert_int_equal(origin_open(scratch_path("o"), f->stats, &h->inner, msg, sizeof(msg)), 0);
+	if (cache_open(&cfg, &h->origin, f->stats, &f->cache, msg, sizeof(msg)))
+		fail_msg("%s", msg);
+	read_together(f, round * PEERS, (round + 1) * PEERS);
+	h->holds = true;
+	submit_at(f, o, "big", BIG_SEED, offset, len, w);
+	assert_int_equal(waiter_wait(&h->asked, 2), 0);
+	assert_ptr_not_equal(h->read[0]->buf, h->read[1]->buf);
+}
+
+static void fill(struct origin_read *r, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++)
+		((uint8_t *)r->buf)[i] = content_at(BIG_SEED, r->offset + i);
+}
+
+static void answer(struct origin_read *r)
+{
+	fill(r, 0, r->len);
+	r->done(r, 0);
+}
+
+/* The loser writes what it likes, tells what it likes, and ends. */
+static void loser_ends(struct origin_read *r, int err)
+{
+	memset(r->buf, 0xee, r->len);
+	if (r->progress)
+		r->progress(r, 1000);
+	r->done(r, err);
+}
+
+static void read_right(struct fixture *f, uint64_t offset, size_t len)
+{
+	struct waiter w = WAITER_INIT;
+	struct one o;
+
+	submit_at(f, &o, "big", BIG_SEED, offset, len, &w);
+	assert_int_equal(waiter_wait(&w, 1), 0);
+	assert_true(o.is_right);
+}
+
+static void stop_held(struct fixture *f, struct held *h)
+{
+	cache_close(f->cache);
+	origin_close(h->inner);
+	stats_free(f->stats);
+}
+
+/* (F): whichever loses, what it writes afterwards reaches neither readers nor the disk. */
+static void the_loser_may_write_on(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned winner = 0; winner < 2; winner++) {
+		struct waiter w = WAITER_INIT;
+		struct held h;
+		struct one o;
+
+		hold_two(f, &h, &o, winner, winner * EXTENT_BYTES, EXTENT_BYTES, &w);
+		answer(h.read[winner]);
+		assert_int_equal(waiter_wait(&w, 1), 0);
+		assert_true(o.is_right);
+		memset(h.read[!winner]->buf, 0xee, EXTENT_BYTES);
+		read_right(f, winner * EXTENT_BYTES, EXTENT_BYTES);
+		loser_ends(h.read[!winner], winner ? 0 : -EIO);
+		read_right(f, winner * EXTENT_BYTES, EXTENT_BYTES);
+		assert_int_equal(count(f, STAT_ORIGIN_HEDGES_WON), winner);
+		stop_held(f, &h);
+		start(f, "read=1ms", true, 25 * NSEC_PER_SEC);
+		read_right(f, winner * EXTENT_BYTES, EXTENT_BYTES);
+		assert_int_equal(count(f, STAT_READS_HIT_DISK), 1);
+		assert_int_equal(count(f, STAT_ORIGIN_REQUESTS), 0);
+		stop(f);
+	}
+}
+
+static void read_done_holding(struct cache_read *r, int err)
+{
+	waiter_done(((struct one *)r->arg)->waiter, err);
+}
+
+/* (B): the hedge does not take the buffer that a reader of the first's first bytes looks at; once nobody does, it may. */
+static void bytes_in_use_stay(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned in_use = 0; in_use < 2; in_use++) {
+		struct waiter w = WAITER_INIT, early = WAITER_INIT;
+		uint64_t at = in_use * EXTENT_BYTES;
+		struct held h;
+		struct one o, first;
+
+		hold_two(f, &h, &o, in_use, at + 900000, 1000, &w);
+		first = (struct one){ .read.attr = o.read.attr, .f = f, .waiter = &early, .seed = BIG_SEED };
+		first.read.offset = at;
+		first.read.len = 1000;
+		first.read.arg = &first;
+		first.read.done = in_use ? read_done_holding : read_done;
+		cache_read(f->cache, &first.read);
+		fill(h.read[0], 0, 1000);
+		h.read[0]->progress(h.read[0], 1000);
+		assert_int_equal(waiter_wait(&early, 1), 0);
+		answer(h.read[1]);
+		assert_int_equal(count(f, STAT_ORIGIN_HEDGES_WON), !in_use);
+		if (!in_use)
+			loser_ends(h.read[0], 0);
+		else
+			answer(h.read[0]);
+		assert_int_equal(waiter_wait(&w, 1), 0);
+		assert_true(o.is_right);
+		if (in_use) {
+			assert_true(content_is(first.read.iov[0].iov_base, BIG_SEED, at, 1000));
+			cache_read_end(f->cache, &first.read);
+		}
+		read_right(f, at, EXTENT_BYTES);
+		stop_held(f, &h);
+	}
+}
+
+/* The first fails with a reader still looking at what it had brought: the hedge's bytes go where they belong. */
+static void a_failure_in_use_is_completed(void **state)
+{
+	struct waiter w = WAITER_INIT, early = WAITER_INIT;
+	struct fixture *f = *state;
+	struct held h;
+	struct one o, first;
+
+	hold_two(f, &h, &o, 0, 900000, 1000, &w);
+	first = (struct one){ .read.attr = o.read.attr, .f = f, .waiter = &early };
+	first.read.len = 1000;
+	first.read.arg = &first;
+	first.read.done = read_done_holding;
+	cache_read(f->cache, &first.read);
+	fill(h.read[0], 0, 1000);
+	h.read[0]->progress(h.read[0], 1000);
+	assert_int_equal(waiter_wait(&early, 1), 0);
+	h.read[0]->done(h.read[0], -EIO);
+	answer(h.read[1]);
+	assert_int_equal(waiter_wait(&w, 1), 0);
+	assert_true(o.is_right);
+	assert_true(content_is(first.read.iov[0].iov_base, BIG_SEED, 0, 1000));
+	cache_read_end(f->cache, &first.read);
+	read_right(f, 0, EXTENT_BYTES);
+	assert_int_equal(count(f, STAT_ORIGIN_RETRIES), 0);
+	stop_held(f, &h);
+}
+
 struct reader {
 	struct fixture *f;
 	pthread_t thread;
@@ -385,7 +586,7 @@ static void *reader_thread(void *arg)
 	struct waiter w = WAITER_INIT;
 	struct one o;
 
-	for (unsigned i = 1; i <= 120; i++) {
+	for (unsigned i = 1; i <= 200; i++) {
 		if (i % 2)
 			submit_at(r->f, &o, "big", BIG_SEED, test_random(&r->random) % (BIG - 200000),
 				  1 + test_random(&r->random) % 200000, &w);
@@ -406,7 +607,7 @@ static void storm(void **state)
 	struct fixture *f = *state;
 	struct reader r[4];
 
-	start(f, "read=1ms,bw=100M,jitter=3ms,slow=40,slow_by=60ms,error=90", true, 25 * NSEC_PER_SEC);
+	start_sized(f, "read=1ms,jitter=3ms,bw=500M,slow=40,slow_by=700ms,error=90", true, 25 * NSEC_PER_SEC, 8 << 20, 2 << 20);
 	read_together(f, 0, PEERS);
 	for (unsigned i = 0; i < 4; i++) {
 		r[i] = (struct reader){ .f = f, .random = i + 1 };
@@ -416,6 +617,7 @@ static void storm(void **state)
 		pthread_join(r[i].thread, NULL);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(r[i].wrong, 0);
+	assert_true(count(f, STAT_ORIGIN_HEDGES_WON) >= 1);
 	assert_bounded(f);
 	stop(f);
 }
@@ -433,6 +635,9 @@ int main(void)
 		CASE(a_bad_hedge_is_dropped),
 		CASE(both_may_fail),
 		CASE(versions_are_not_mixed),
+		CASE(the_loser_may_write_on),
+		CASE(bytes_in_use_stay),
+		CASE(a_failure_in_use_is_completed),
 		CASE(storm),
 	};
 
