@@ -100,12 +100,12 @@ static void part_attach(struct cache *c, struct part *p, uint64_t start, struct 
 			c->demand_in_flight++;
 		list_for_each(n, &x->wants)
 			container_of(n, struct want_state, link)->want->was_demanded = true;
-		if (x->deadline_ns < c->timer_ns)
-			pthread_cond_signal(&c->timer_wake);
 	}
 	list_push_back(&x->waiters, &p->link);
 	if (is_new)
 		fill_try_memory(c, x, true, a);
+	else
+		request_watch(c, x);
 }
 
 void cache_read(struct cache *c, struct cache_read *r)
@@ -567,13 +567,22 @@ void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 
 	lock_scope(&c->lock);
 	*ret_flow = (struct cache_flow){
-		.in_flight = c->origin_in_flight, .demand_in_flight = c->demand_in_flight,
-		.done = c->fills_done, .bytes = c->fill_bytes,
+		.in_flight = c->origin_in_flight,
+		.demand_in_flight = c->demand_in_flight + c->hedges + c->hedges_waiting,
+		.done = c->requests_done, .bytes = c->request_bytes, .hedged_bytes = c->hedged_bytes,
 		.ram_free_bytes = ram_limit_bytes(&c->ram) - ram_used_bytes(&c->ram),
 		.ram_limit_bytes = ram_limit_bytes(&c->ram),
 		.disk_room_bytes = room + consumed * 4096,
 		.limit_bytes = limit,
 	};
+}
+
+void cache_set_parallel(struct cache *c, unsigned parallel)
+{
+	lock_scope(&c->lock);
+	c->parallel = parallel;
+	if (c->hedges_waiting)
+		pthread_cond_signal(&c->timer_wake);
 }
 
 uint64_t cache_memory_spare(void)
@@ -605,18 +614,20 @@ static void publish_nodes(struct cache *c)
 void cache_publish(struct cache *c)
 {
 	const char *state;
-	uint64_t used, limit;
+	uint64_t used, limit, hedge_ns;
 	unsigned in_flight;
 
 	lock_acquire(&c->lock);
 	used = ram_used_bytes(&c->ram);
 	limit = ram_limit_bytes(&c->ram);
 	in_flight = c->origin_in_flight;
+	hedge_ns = hedge_after_ns(&c->hedge);
 	state = c->errors_in_row >= DOWN_AFTER ? "down" : c->errors_in_row ? "shaky" : "ok";
 	lock_release(&c->lock);
 	stats_set(c->stats, STAT_RAM_BYTES, used);
 	stats_set(c->stats, STAT_RAM_LIMIT_BYTES, limit);
 	stats_set(c->stats, STAT_ORIGIN_IN_FLIGHT, in_flight);
+	stats_set(c->stats, STAT_ORIGIN_HEDGE_AFTER_US, hedge_ns == UINT64_MAX ? 0 : hedge_ns / NSEC_PER_USEC);
 	stats_set_text(c->stats, STAT_ORIGIN_KIND, c->origin->ops->kind);
 	stats_set_text(c->stats, STAT_ORIGIN_STATE, state);
 	stats_set(c->stats, STAT_ORIGIN_LATENCY_P50_US, hist_percentile(&c->latency, 50));
@@ -709,12 +720,10 @@ static void cache_release(struct cache *c)
 
 	pool_free(c->pool);
 	while ((x = map64_next(&c->extents, &pos, NULL))) {
-		free(x->path);
 		free(x);
 	}
 	while ((x = piece_any(&c->pieces))) {
 		piece_remove(&c->pieces, x);
-		free(x->path);
 		free(x);
 	}
 	pieces_clear(&c->pieces);
@@ -749,6 +758,7 @@ int cache_open(const struct cache_config *cfg, struct origin *origin, struct sta
 	c->origin = origin;
 	c->stats = stats;
 	c->timeout_ns = cfg->timeout_ns;
+	hedge_init(&c->hedge, cfg->hedge);
 	lock_init(&c->lock, "cache", RANK_CACHE);
 	lock_cond_init(&c->timer_wake);
 	lock_cond_init(&c->evictor_wake);

@@ -43,6 +43,7 @@ struct cache_config {
 	bool verify_all;
 	const struct topology *topology;   /* borrowed; NULL: nothing is known of nodes */
 	uint64_t timeout_ns;          /* how long a read waits for an origin that is away */
+	bool hedge;                   /* ask a second time where a request takes much longer than its peers */
 	struct ns_config ns;
 };
 
@@ -205,10 +206,11 @@ int cache_note_put(struct cache *c, const char *name, const void *data, size_t l
 
 /* A measure of origin traffic for the governor. */
 struct cache_flow {
-	unsigned in_flight;          /* fills waiting for the origin */
-	unsigned demand_in_flight;   /* of these, that a reader waits for */
-	uint64_t done;               /* fills completed since start */
+	unsigned in_flight;          /* requests the origin has not answered */
+	unsigned demand_in_flight;   /* fills that a reader waits for, and hedges in flight or about to be sent */
+	uint64_t done;               /* requests answered well since start */
 	uint64_t bytes;              /* bytes of these */
+	uint64_t hedged_bytes;       /* asked for by hedges since start */
 	uint64_t ram_free_bytes;     /* that a prefetch may use now */
 	uint64_t ram_limit_bytes;    /* ram= */
 	uint64_t disk_room_bytes;    /* ... counting what is consumed and could go */
@@ -218,6 +220,9 @@ void cache_flow(struct cache *c, struct cache_flow *ret_flow);
 
 /* Bytes of the machine's memory, or our cgroup's, that one use may take: a quarter of what is available. */
 uint64_t cache_memory_spare(void);
+
+/* No hedge is sent while @parallel requests or more are in flight; 0: there is no such limit. */
+void cache_set_parallel(struct cache *c, unsigned parallel);
 
 /* Publish gauges to the statistics. */
 void cache_publish(struct cache *c);

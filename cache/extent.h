@@ -9,8 +9,9 @@
  *                            (absent)                DEAD or (absent)     DEAD or (absent)
  *
  *   WAITING_MEMORY  no buffer yet; queued in cache->starved
- *   FILLING         buffer; one transfer from disk or origin in flight, or one
- *                   waiting to be tried again; bytes [0, valid) are there
+ *   FILLING         buffer; one transfer from disk or origin in flight (from the
+ *                   origin perhaps two: request.c), or one waiting to be tried
+ *                   again; bytes [0, valid) are there
  *   READY           all bytes are there
  *   DEAD            out of the table, kept alive by those who still read it
  *
@@ -18,7 +19,10 @@
  *   (B) bytes below valid never change;
  *   (C) a buffer is freed only with refs == 0 and no write in flight;
  *   (D) whoever ends a fill answers every waiter exactly once, success or not;
- *   (E) a buffer comes from an arena, so memory never exceeds ram=.
+ *   (E) a buffer comes from an arena, so memory never exceeds ram=;
+ *   (F) once the fill has ended nobody writes to buf: a request that is still in
+ *       flight then has a buffer of its own, until it ends;
+ *   (G) one hedge per fill.
  *
  * Everything here is protected by cache->lock but what says otherwise.
  */
@@ -28,6 +32,7 @@
 #include "cache/cache.h"
 #include "cache/cachedir.h"
 #include "cache/evict.h"
+#include "cache/hedge.h"
 #include "cache/piece.h"
 #include "cache/ram.h"
 #include "cache/store.h"
@@ -58,6 +63,9 @@ struct extent {
 	uint64_t reserved;           /* on disk, for the write behind the fill */
 	uint64_t started_ns, deadline_ns, retry_ns;
 	unsigned tries;
+	struct request *request;     /* in flight at the origin, filling buf; frees itself */
+	struct request *hedge;       /* a second one for the same bytes; frees itself */
+	bool was_hedged;
 	bool is_staged;              /* fetched ahead and not read yet */
 	bool is_served;              /* read to its end: the page cache has it */
 	bool is_handed_over;         /* the page cache was given all of it: given up once it is on disk and idle */
@@ -67,8 +75,6 @@ struct extent {
 	bool is_from_origin;         /* not from disk: to be written behind the reply, but for a piece */
 
 	/* the fill's alone while FILLING; the write's afterwards */
-	char *path;                  /* owned */
-	struct origin_read read;
 	struct disk_io io;
 	struct work work;
 };
@@ -138,10 +144,17 @@ struct cache {
 	struct list starved;         /* WAITING_MEMORY */
 	struct list filling;         /* FILLING from the origin, oldest first */
 	struct list retrying;        /* FILLING, waiting to be tried again */
-	uint64_t fills_done, fill_bytes;
-	uint64_t ram_only_bytes;     /* at most half of the memory, so that demand never starves */
-	unsigned origin_in_flight, demand_in_flight, busy;   /* busy: extents that are not idle */
+	uint64_t requests_done, request_bytes;   /* answered well by the origin */
+	uint64_t ram_only_bytes;     /* at most half of the arena, so that demand never starves */
+	unsigned origin_in_flight, demand_in_flight;
+	unsigned busy;               /* extents that are not idle, and requests that lost and have not ended */
 	unsigned errors_in_row;
+	struct hedge hedge;
+	unsigned hedges;             /* in flight, and not lost yet */
+	unsigned hedges_waiting;     /* due, but as many requests are in flight as may be */
+	unsigned parallel;           /* requests in flight beyond which none is hedged, 0 for no such limit */
+	uint64_t hedged_bytes;       /* ever asked for by hedges */
+	uint64_t spare_bytes;        /* buffers of hedges and losers: at most an eighth of the arena */
 	uint64_t timer_ns;           /* when the timer looks next; UINT64_MAX: when told */
 	bool is_closing, wants_eviction;
 	struct lost *lost;           /* what left memory and is not on disk: the advisor is to be told; owned */
@@ -174,7 +187,25 @@ void extent_clear_ram_only(struct cache *c, struct extent *x);
 struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr);
 struct extent *extent_new_piece(struct cache *c, const struct ns_attr *attr, uint64_t start, uint32_t len);
 void extent_forget(struct cache *c, struct extent *x);       /* a new one that came to nothing: out of the tables, freed */
+/*
+ * Memory from an arena, given up by who is idle; a prefetch leaves demand a share. From arena *@home unless that would
+ * cost what is still needed there; sets *@home. NULL without.
+ */
+void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a);
 void *fill_timer_thread(void *arg);
+/* Every fill ends here, once; @fetched bytes came from the origin. Lock NOT held. */
+void fill_end(struct extent *x, int err, uint64_t fetched);
 uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
+
+/* request.c: with the lock held, unless said otherwise. */
+void request_start(struct extent *x);                    /* lock NOT held */
+const char *request_path(const struct extent *x);        /* of one in cache->filling */
+void request_watch(struct cache *c, const struct extent *x);   /* a reader waits: the timer must look in time */
+
+/*
+ * A hedge that is due, to be handed to the origin without the lock; NULL when there is none, and
+ * *wake_ns lowered to when there may be.
+ */
+struct origin_read *request_hedge(struct cache *c, uint64_t now, uint64_t *wake_ns, struct answers *a);
 
 #endif

@@ -2,11 +2,9 @@
 /*
  * How an extent gets its bytes. The diagram and the guarantees are in extent.h.
  *
- *   fill_try_memory -> fill_start -> disk_read   -> disk_filled ---+
- *                          |            | damaged                   |
- *                          +----------> origin_fill -> origin_filled +-> fill_end -> store_behind
- *                                          ^    | transient error, a reader waits
- *                                          +----+ (timer)
+ *   fill_try_memory -> fill_start -> disk_read     -> disk_filled -+
+ *                          |            | damaged                  |
+ *                          +----------> request_start (request.c) -+-> fill_end -> store_behind
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,11 +13,6 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/stats.h"
-
-enum { PATH_BYTES = 4096, DOWN_AFTER = 8 };
-
-#define RETRY_FIRST_NS (50 * NSEC_PER_MSEC)
-#define RETRY_MAX_NS (2 * NSEC_PER_SEC)
 
 /* ---- answers ---- */
 
@@ -208,7 +201,6 @@ void extent_free(struct cache *c, struct extent *x)
 	list_remove(&x->lru);
 	if (x->buf)
 		ram_free(&c->ram, x->home, x->buf, x->len);
-	free(x->path);
 	free(x);
 }
 
@@ -299,37 +291,38 @@ static bool reclaim_anywhere(struct cache *c, unsigned home, enum sacrifice what
 	return false;
 }
 
-/* A buffer for @x: at its home unless that would cost what is still needed there. Sets x->buf and x->home. */
-static bool alloc_reclaiming(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
+void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a)
 {
 	enum sacrifice most = for_demand ? WARM : WARM_ON_DISK;
 
 	a->has_lost = true;   /* perhaps: answers_give() looks */
 	/* a share is demand's alone, or a burst of writes would leave it nothing but what was staged */
-	while (!for_demand && ram_used_bytes(&c->ram) + x->len > ram_limit_bytes(&c->ram) / 8 * 7) {
-		if (!reclaim_anywhere(c, x->home, COLD) && !reclaim_anywhere(c, x->home, WARM_ON_DISK))
-			return false;
+	while (!for_demand && ram_used_bytes(&c->ram) + len > ram_limit_bytes(&c->ram) / 8 * 7) {
+		if (!reclaim_anywhere(c, *home, COLD) && !reclaim_anywhere(c, *home, WARM_ON_DISK))
+			return NULL;
 	}
 	for (enum sacrifice what = COLD; what <= most; what++) {
 		for (unsigned i = 0; i < c->ram.count; i++) {
-			unsigned at = arena_at(c, x->home, i);
+			unsigned at = arena_at(c, *home, i);
+			void *p;
 
 			do
-				x->buf = ram_alloc(&c->ram, at, x->len);
-			while (!x->buf && reclaim(c, at, what));
-			if (x->buf) {
-				x->home = (uint8_t)at;
-				return true;
+				p = ram_alloc(&c->ram, at, len);
+			while (!p && reclaim(c, at, what));
+			if (p) {
+				*home = (uint8_t)at;
+				return p;
 			}
 		}
 	}
-	return false;
+	return NULL;
 }
 
 /* Find memory for @x and queue its start in @a, or let it wait among the starved. */
 void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
 {
-	if (!alloc_reclaiming(c, x, for_demand, a)) {
+	x->buf = extent_alloc(c, &x->home, x->len, for_demand, a);
+	if (!x->buf) {
 		stats_inc(c->stats, STAT_RAM_WAITS);
 		list_push_back(&c->starved, &x->queue);
 		return;
@@ -345,7 +338,8 @@ void fill_feed_starved(struct cache *c, struct answers *a)
 	while (!list_is_empty(&c->starved)) {
 		struct extent *x = container_of(c->starved.next, struct extent, queue);
 
-		if (!alloc_reclaiming(c, x, true, a))
+		x->buf = extent_alloc(c, &x->home, x->len, true, a);
+		if (!x->buf)
 			return;
 		x->state = EXTENT_FILLING;
 		list_remove(&x->queue);
@@ -365,8 +359,7 @@ static void waiters_end(struct extent *x, int err, struct answers *a)
 
 static void store_behind(struct work *w);
 
-/* Every fill ends here, once. Takes and releases the lock. */
-static void fill_end(struct extent *x, int err, uint64_t fetched)
+void fill_end(struct extent *x, int err, uint64_t fetched)
 {
 	struct cache *c = x->cache;
 	bool stores = !err && x->is_from_origin && !x->is_piece;
@@ -461,119 +454,6 @@ static void store_behind(struct work *w)
 	disk_write(c->disk, &x->io);
 }
 
-/* ---- from the origin ---- */
-
-static bool is_transient(int err)
-{
-	return err != -ESTALE && err != -ENOENT && err != -EACCES && err != -EPERM;
-}
-
-/* Try again later if a reader still waits and has time. Returns whether it will be. */
-static bool retry_later(struct extent *x, int err)
-{
-	struct cache *c = x->cache;
-	uint64_t now = clock_ns(), wait = RETRY_FIRST_NS << (x->tries < 6 ? x->tries : 6);
-
-	if (wait > RETRY_MAX_NS)
-		wait = RETRY_MAX_NS;
-	lock_scope(&c->lock);
-	list_remove(&x->queue);
-	if (!is_transient(err) || c->is_closing || list_is_empty(&x->waiters) ||
-	    now + wait >= x->started_ns + c->timeout_ns)
-		return false;
-	x->tries++;
-	x->retry_ns = now + wait;
-	list_push_back(&c->retrying, &x->queue);
-	stats_inc(c->stats, STAT_ORIGIN_RETRIES);
-	pthread_cond_signal(&c->timer_wake);
-	return true;
-}
-
-static void origin_account(struct cache *c, struct extent *x, int err)
-{
-	lock_scope(&c->lock);
-	c->origin_in_flight--;
-	if (err) {
-		c->errors_in_row += is_transient(err);
-		return;
-	}
-	c->errors_in_row = 0;
-	c->fills_done++;
-	c->fill_bytes += x->len;
-}
-
-static void origin_filled(struct origin_read *r, int err)
-{
-	struct extent *x = r->arg;
-	struct cache *c = x->cache;
-
-	origin_account(c, x, err);
-	if (!err)
-		hist_record(&c->latency, (clock_ns() - x->retry_ns) / NSEC_PER_USEC);
-	if (err == -ESTALE)
-		ns_distrust(c->ns, x->attr.ino);
-	if (err && retry_later(x, err))
-		return;
-	if (err && err != -ESTALE)
-		log_warn("origin: reading %s failed: %s", x->path, strerror(-err));
-	fill_end(x, err, err ? 0 : x->len);
-}
-
-/* Answer those whose bytes have arrived: the version was checked before the first. */
-static void origin_progress(struct origin_read *r, size_t valid)
-{
-	struct extent *x = r->arg;
-	struct cache *c = x->cache;
-	struct answers a;
-
-	answers_init(&a);
-	lock_acquire(&c->lock);
-	x->valid = (uint32_t)valid;
-	list_for_each_safe(n, &x->waiters) {
-		struct part *p = container_of(n, struct part, link);
-
-		if (p->offset + p->len > valid)
-			continue;
-		list_remove(&p->link);
-		fill_part_done(p, 0, &a);
-		if (list_is_empty(&x->waiters))
-			c->demand_in_flight--;
-	}
-	lock_release(&c->lock);
-	answers_give(c, &a);
-}
-
-/* The lock is not held. */
-static void origin_fill(struct extent *x)
-{
-	struct cache *c = x->cache;
-	char path[PATH_BYTES];
-	int rc = x->path ? 0 : ns_path(c->ns, x->attr.ino, path, sizeof(path));
-
-	if (!rc && !x->path && !(x->path = strdup(path)))
-		rc = -ENOMEM;
-	if (rc) {
-		fill_end(x, rc == -ENOENT ? -ESTALE : rc, 0);
-		return;
-	}
-	x->read = (struct origin_read){
-		.path = x->path, .expect = x->attr.version,
-		.offset = x->start, .len = x->len, .buf = x->buf,
-		.is_first = x->start == 0, .progress = origin_progress,
-		.done = origin_filled, .arg = x,
-	};
-	lock_acquire(&c->lock);
-	x->valid = 0;
-	x->retry_ns = clock_ns();
-	c->origin_in_flight++;
-	list_remove(&x->queue);
-	list_push_back(&c->filling, &x->queue);
-	if (!list_is_empty(&x->waiters) && x->deadline_ns < c->timer_ns)
-		pthread_cond_signal(&c->timer_wake);
-	lock_release(&c->lock);
-	c->origin->ops->read(c->origin, &x->read);
-}
-
 /* ---- from disk ---- */
 
 static void disk_filled(struct disk_io *io, int err)
@@ -599,7 +479,7 @@ static void disk_filled(struct disk_io *io, int err)
 	lock_release(&c->lock);
 	if (is_demand)
 		stats_inc(c->stats, STAT_READS_MISSED);
-	origin_fill(x);
+	request_start(x);
 }
 
 /* The lock is not held. */
@@ -619,7 +499,7 @@ void fill_start(struct extent *x)
 	if (is_demand)
 		stats_inc(c->stats, on_disk ? STAT_READS_HIT_DISK : STAT_READS_MISSED);
 	if (!on_disk) {
-		origin_fill(x);
+		request_start(x);
 		return;
 	}
 	x->io = (struct disk_io){ .key = x->key, .version = version, .object_bytes = x->attr.version.size,
@@ -642,7 +522,7 @@ static void expire_waiters(struct cache *c, uint64_t now, uint64_t *wake_ns, str
 				*wake_ns = x->deadline_ns;
 			continue;
 		}
-		log_warn("origin: no answer for %s in time", x->path);
+		log_warn("origin: no answer for %s in time", request_path(x));
 		c->demand_in_flight--;
 		waiters_end(x, -EIO, a);
 	}
@@ -671,19 +551,23 @@ void *fill_timer_thread(void *arg)
 	while (!c->is_closing || c->busy) {
 		uint64_t now = clock_ns(), wake_ns = UINT64_MAX;
 		struct extent *x = due_retry(c, now, &wake_ns);
+		struct origin_read *hedge;
 
 		answers_init(&a);
 		expire_waiters(c, now, &wake_ns, &a);
+		hedge = request_hedge(c, now, &wake_ns, &a);
 		if (x)
 			list_remove(&x->queue);
-		if (x || !list_is_empty(&a.reads)) {
+		if (x || hedge || a.has_lost || !list_is_empty(&a.reads)) {
 			bool fails = x && c->is_closing;
 
 			lock_release(&c->lock);
+			if (hedge)
+				c->origin->ops->read(c->origin, hedge);
 			if (x && fails)
 				fill_end(x, -EIO, 0);
 			else if (x)
-				origin_fill(x);
+				request_start(x);
 			answers_give(c, &a);
 			lock_acquire(&c->lock);
 			continue;

@@ -8,10 +8,12 @@ libhopper_cache_a_SOURCES = \
 	cache/evict.c cache/evict.h \
 	cache/extent.h \
 	cache/fill.c \
+	cache/hedge.c cache/hedge.h \
 	cache/namespace.c cache/namespace.h \
 	cache/ns_record.c cache/ns_record.h \
 	cache/piece.c cache/piece.h \
 	cache/ram.c cache/ram.h \
+	cache/request.c \
 	cache/segment.c cache/segment.h \
 	cache/store.c cache/store.h \
 	cache/whole.c \

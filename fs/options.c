@@ -199,7 +199,8 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 		return rc;
 	case OPTION_compress: return parse_compress(o, v);
 	case OPTION_prefetch: return parse_prefetch(o, v);
-	case OPTION_recognise: return strcmp(v, "on") && strcmp(v, "off") ? -EINVAL : parse_bool(v, &o->prefetch.recognise);
+	case OPTION_recognise: return parse_either(v, "off", "on", &o->prefetch.recognise);
+	case OPTION_hedge: return parse_either(v, "off", "on", &o->cache.hedge);
 	case OPTION_origin_bw: return parse_size(v, &o->prefetch.origin_bw);
 	case OPTION_origin_parallel: return parse_parallel(o, v);
 	case OPTION_meta_ttl: return parse_duration(v, &o->cache.ns.meta_ttl_ns);

@@ -102,6 +102,20 @@ void governor_sample(struct governor *g, uint64_t now_ns, uint64_t took_ns, uint
 	g->samples = 0;
 }
 
+void governor_charge(struct governor *g, uint64_t total_bytes)
+{
+	g->debt += g->bw ? total_bytes - g->charged : 0;
+	g->charged = total_bytes;
+}
+
+static void pay_debt(struct governor *g)
+{
+	uint64_t paid = g->debt < g->tokens ? g->debt : g->tokens;
+
+	g->debt -= paid;
+	g->tokens -= paid;
+}
+
 bool governor_admits(struct governor *g, uint64_t now_ns, unsigned in_flight, uint64_t bytes, uint64_t *ret_wait_ns)
 {
 	uint64_t burst;
@@ -118,10 +132,11 @@ bool governor_admits(struct governor *g, uint64_t now_ns, unsigned in_flight, ui
 		burst = bytes;
 	g->tokens += (uint64_t)((unsigned __int128)g->bw * (now_ns - g->token_ns) / NSEC_PER_SEC);
 	g->token_ns = now_ns;
+	pay_debt(g);
 	if (g->tokens > burst)
 		g->tokens = burst;
 	if (g->tokens < bytes) {
-		*ret_wait_ns = now_ns + (bytes - g->tokens) * NSEC_PER_SEC / g->bw + 1;
+		*ret_wait_ns = now_ns + (g->debt + bytes - g->tokens) * NSEC_PER_SEC / g->bw + 1;
 		return false;
 	}
 	g->tokens -= bytes;

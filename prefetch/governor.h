@@ -26,12 +26,16 @@ struct governor {
 	bool was_full, has_been_full;   /* as many in flight as allowed: in this round; since the last renewal */
 	/* token bucket of origin_bw= */
 	uint64_t bw, tokens, token_ns;
+	uint64_t charged, debt;      /* bytes that others took out of it: all of them, and what is not paid yet */
 };
 
 void governor_init(struct governor *g, unsigned fixed, uint64_t bw_bytes_per_s, uint64_t now_ns);
 
 /* A request of @bytes completed. @total_bytes: all that ever came from the origin, demand included. */
 void governor_sample(struct governor *g, uint64_t now_ns, uint64_t took_ns, uint64_t bytes, uint64_t total_bytes);
+
+/* Bytes asked for elsewhere that origin_bw= is to cover: @total_bytes of them since the start. */
+void governor_charge(struct governor *g, uint64_t total_bytes);
 
 /* May @bytes more be asked for now? If not, *ret_wait_ns is when the bucket allows it (0: it is not the bucket). */
 bool governor_admits(struct governor *g, uint64_t now_ns, unsigned in_flight, uint64_t bytes, uint64_t *ret_wait_ns);

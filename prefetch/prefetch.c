@@ -690,6 +690,16 @@ static void tell_stale(struct prefetch *p, uint64_t ino)
 		sink.stale(sink.arg, ino);
 }
 
+/* The governor learns of a request, the cache of the governor's limit. Lock held. */
+static void governed(struct prefetch *p, uint64_t now_ns, uint64_t took_ns, uint64_t bytes, uint64_t total_bytes)
+{
+	unsigned before = p->governor.limit;
+
+	governor_sample(&p->governor, now_ns, took_ns, bytes, total_bytes);
+	if (p->governor.limit != before)
+		cache_set_parallel(p->cache, p->governor.limit);
+}
+
 static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 {
 	struct fetch *f = w->arg;
@@ -709,7 +719,7 @@ static void fetch_done(struct cache_want *w, int err, uint64_t bytes)
 	}
 	lock_acquire(&p->lock);
 	if (!err && bytes)
-		governor_sample(&p->governor, now, now - f->started_ns, bytes, flow.bytes);
+		governed(p, now, now - f->started_ns, bytes, flow.bytes);
 	p->is_short_of_memory = err == -EAGAIN;
 	if (f->unit)
 		item_fetched(p, f, err, bytes);
@@ -976,6 +986,7 @@ static void issue(struct prefetch *p)
 		}
 		cache_flow(p->cache, &flow);
 		lock_acquire(&p->lock);
+		governor_charge(&p->governor, flow.hedged_bytes);
 		p->wake_ns = 0;
 		has = prepare_from_streams(p, &flow, f, &key) ||
 		      (p->cfg.mode == PREFETCH_AUTO && (prepare_from_sets(p, true, &flow, f, &key) ||
@@ -1357,6 +1368,8 @@ int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struc
 	lock_cond_init(&p->idle);
 	observe_init(&p->queue);
 	governor_init(&p->governor, cfg->origin_parallel, cfg->origin_bw, clock_ns());
+	if (cfg->mode != PREFETCH_OFF)
+		cache_set_parallel(cache, p->governor.limit);
 	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->wake_fd < 0)
 		rc = -errno;

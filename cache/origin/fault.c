@@ -9,6 +9,9 @@
  *   start = max(arrival + read [+ meta for the open] + jitter, link is free)
  *   end   = start + len / bw
  *
+ * A request that slow= picks is held back longer still, after its turn on the link:
+ * it is the answer that is late, and nobody queues behind it.
+ *
  * One thread sleeps until the next moment; no thread waits per request. A
  * metadata call sleeps in its caller.
  */
@@ -38,7 +41,7 @@ enum {
 
 struct settings {
 	uint64_t read_ns, meta_ns, jitter_ns, bytes_per_s;
-	uint64_t error_nth, short_nth, hang_nth, stale_nth;
+	uint64_t error_nth, short_nth, hang_nth, stale_nth, slow_nth, slow_by_ns;
 };
 
 /* One request between its arrival and its report. */
@@ -80,6 +83,7 @@ static int settings_parse_one(struct settings *s, const char *key, const char *v
 		{ "jitter", &s->jitter_ns, parse_duration }, { "bw", &s->bytes_per_s, parse_size },
 		{ "error", &s->error_nth, parse_u64 },     { "short", &s->short_nth, parse_u64 },
 		{ "hang", &s->hang_nth, parse_u64 },       { "stale", &s->stale_nth, parse_u64 },
+		{ "slow", &s->slow_nth, parse_u64 },       { "slow_by", &s->slow_by_ns, parse_duration },
 	};
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++) {
@@ -283,6 +287,10 @@ static void schedule(struct fault *f, struct held *h)
 		h->end_ns = f->link_free_ns;
 	} else {
 		h->end_ns = h->start_ns;
+	}
+	if (is_nth(arrival, s->slow_nth)) {
+		h->start_ns += s->slow_by_ns;
+		h->end_ns += s->slow_by_ns;
 	}
 	h->next_ns = s->bytes_per_s && h->outer->len > 2 * PROGRESS_BYTES && h->outer->progress ?
 		h->start_ns + PROGRESS_BYTES * NSEC_PER_SEC / s->bytes_per_s : h->end_ns;

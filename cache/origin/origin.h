@@ -128,6 +128,8 @@ struct origin {
  *       hang=N         the Nth data request and all later ones never complete
  *                      until the origin is freed (-EIO then)
  *       stale=N        every Nth data request finds the file changed
+ *       slow=N         every Nth data request is answered slow_by later than it would be;
+ *       slow_by=TIME   the others do not wait for it
  *       control=FILE   a file whose text (KEY=VALUE,...) replaces these settings
  *                      whenever its mtime changes; looked at before each request
  *

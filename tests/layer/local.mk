@@ -3,6 +3,7 @@ if HAVE_CMOCKA
 LAYER_TESTS += \
 	tests/layer/cache \
 	tests/layer/disk \
+	tests/layer/hedge \
 	tests/layer/namespace \
 	tests/layer/origin \
 	tests/layer/recognise \
@@ -16,6 +17,8 @@ tests_layer_cache_SOURCES = tests/layer/cache.c $(LAYER_SOURCES)
 tests_layer_cache_LDADD = $(UNIT_LDADD)
 tests_layer_disk_SOURCES = tests/layer/disk.c $(LAYER_SOURCES)
 tests_layer_disk_LDADD = $(UNIT_LDADD)
+tests_layer_hedge_SOURCES = tests/layer/hedge.c $(LAYER_SOURCES)
+tests_layer_hedge_LDADD = $(UNIT_LDADD)
 tests_layer_namespace_SOURCES = tests/layer/namespace.c $(LAYER_SOURCES)
 tests_layer_namespace_LDADD = $(UNIT_LDADD)
 tests_layer_origin_SOURCES = tests/layer/origin.c $(LAYER_SOURCES)

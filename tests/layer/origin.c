@@ -169,6 +169,31 @@ static void faults_come_when_told(void **state)
 	free(buf);
 }
 
+/* Only what is picked is late: a request sent behind it on the same link is answered first. */
+static void a_slow_answer_holds_up_no_other(void **state)
+{
+	struct fixture *f = *state;
+	struct waiter late = WAITER_INIT;
+	struct origin_attr a;
+	uint8_t slow_buf[5], *buf = malloc(300000);
+	struct origin_read slow = { .path = "a/two", .len = 5, .buf = slow_buf, .done = done, .arg = &late };
+
+	open_spec(f, "fault:bw=100M,slow=2,slow_by=1d:");
+	assert_int_equal(f->origin->ops->stat(f->origin, "a/one", &a), 0);
+	assert_int_equal(read_all(f->origin, "a/one", &a.version, buf), 0);
+	assert_int_equal(f->origin->ops->stat(f->origin, "a/two", &a), 0);
+	slow.expect = a.version;
+	f->origin->ops->read(f->origin, &slow);
+	assert_int_equal(f->origin->ops->stat(f->origin, "a/one", &a), 0);
+	assert_int_equal(read_all(f->origin, "a/one", &a.version, buf), 0);
+	assert_true(content_is(buf, 1, 0, 300000));
+	assert_int_equal(late.done, 0);
+	origin_close(f->origin);
+	f->origin = NULL;
+	assert_int_equal(waiter_wait(&late, 1), -EIO);
+	free(buf);
+}
+
 struct watched {
 	struct waiter waiter;
 	size_t last;
@@ -282,6 +307,7 @@ int main(void)
 		CASE(nothing_escapes),
 		CASE(another_version_is_stale),
 		CASE(faults_come_when_told),
+		CASE(a_slow_answer_holds_up_no_other),
 		CASE(progress_only_tells_what_is_there),
 		CASE(closing_ends_what_hangs),
 		CASE(settings_change_through_the_control_file),

@@ -4,6 +4,7 @@ UNIT_TESTS += \
 	tests/unit/containers \
 	tests/unit/events \
 	tests/unit/geometry \
+	tests/unit/hedge \
 	tests/unit/options \
 	tests/unit/parse \
 	tests/unit/prefetch \
@@ -26,6 +27,8 @@ tests_unit_events_SOURCES = tests/unit/events.c fs/watch.c
 tests_unit_events_LDADD = $(UNIT_LDADD)
 tests_unit_geometry_SOURCES = tests/unit/geometry.c
 tests_unit_geometry_LDADD = $(UNIT_LDADD)
+tests_unit_hedge_SOURCES = tests/unit/hedge.c
+tests_unit_hedge_LDADD = $(UNIT_LDADD)
 tests_unit_options_SOURCES = tests/unit/options.c fs/options.c
 tests_unit_options_LDADD = $(UNIT_LDADD)
 tests_unit_parse_SOURCES = tests/unit/parse.c

@@ -20,7 +20,7 @@ static void good_options_are_taken(void **state)
 
 	(void)state;
 	assert_int_equal(parse("cache=/a:/b,size=800G,ram=64M,origin_bw=1.5G,meta_ttl=10,timeout=250ms,prefetch=seq,"
-			       "recognise=off,numa=off,compress=lz4,data_check=never,origin_parallel=7,log=debug",
+			       "recognise=off,hedge=off,numa=off,compress=lz4,data_check=never,origin_parallel=7,log=debug",
 			       &o, msg, sizeof(msg)), 0);
 	assert_int_equal(o.cache_dir_count, 2);
 	assert_string_equal(o.cache_dirs[1], "/b");
@@ -31,6 +31,7 @@ static void good_options_are_taken(void **state)
 	assert_int_equal(o.prefetch.mode, PREFETCH_SEQ);
 	assert_false(o.prefetch.recognise);
 	assert_false(o.numa);
+	assert_false(o.cache.hedge);
 	assert_int_equal(o.cache.codec, DISK_CODEC_LZ4);
 	assert_false(o.cache.ns.check_data_on_open);
 	assert_int_equal(o.cache.ns.meta_ttl_ns, 10000000000ULL);
@@ -45,7 +46,7 @@ static void bad_options_are_named(void **state)
 	static const char *const bad[] = {
 		"size=12Q", "size=101%", "size=", "ram=1", "ram=-5", "meta_ttl=x", "prefetch=maybe", "origin_parallel=0",
 		"origin_parallel=x", "compress=zip", "transport=carrier", "open=door", "numa=1x", "timeout=", "log=loud",
-		"cache=", "nonsense", "nonsense=1", "rw", "mirror", "peers=x", "recognise=perhaps", "verify=never",
+		"cache=", "nonsense", "nonsense=1", "rw", "mirror", "peers=x", "recognise=perhaps", "hedge=2", "verify=never",
 	};
 
 	(void)state;

@@ -131,6 +131,30 @@ static void token_bucket_holds_origin_bw(void **state)
 	assert_in_range(sent, (uint64_t)(9.8 * (10 << 20)), (uint64_t)(10.2 * (10 << 20)));
 }
 
+/* What others took out of the bucket is made up for: the sum keeps to origin_bw=. */
+static void token_bucket_pays_for_others(void **state)
+{
+	uint64_t now = 1, wait, sent = 0, others = 0;
+	struct governor g;
+
+	(void)state;
+	governor_init(&g, 64, 10 << 20, now);
+	while (now < 10 * NSEC_PER_SEC) {
+		/* a tenth of what there is, in lumps larger than the bucket */
+		if (now / NSEC_PER_SEC > others / (1 << 20))
+			others += 1 << 20;
+		governor_charge(&g, others);
+		if (governor_admits(&g, now, 0, 100000, &wait)) {
+			sent += 100000;
+			continue;
+		}
+		assert_true(wait > now);
+		now = wait;
+	}
+	assert_int_equal(others, 9 << 20);
+	assert_in_range(sent + others, (uint64_t)(9.8 * (10 << 20)), (uint64_t)(10.2 * (10 << 20)));
+}
+
 /* ---- sets ---- */
 
 struct fixture {
@@ -430,6 +454,7 @@ int main(void)
 		cmocka_unit_test(queue_keeps_each_producers_order),
 		cmocka_unit_test(governor_finds_what_the_link_holds),
 		cmocka_unit_test(token_bucket_holds_origin_bw),
+		cmocka_unit_test(token_bucket_pays_for_others),
 		cmocka_unit_test_setup_teardown(set_consumes_each_item_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_turns_near_the_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(set_turns_after_a_run_of_rereads, set_up, tear_down),
