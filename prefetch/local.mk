@@ -1,5 +1,11 @@
 noinst_LIBRARIES += libhopper_prefetch.a
 libhopper_prefetch_a_SOURCES = \
+	prefetch/accesses.c \
+	prefetch/advice.c \
+	prefetch/engine.h \
+	prefetch/issue.c \
+	prefetch/remember.c \
+	prefetch/report.c \
 	prefetch/ahead.c prefetch/ahead.h \
 	prefetch/follow.c prefetch/follow.h \
 	prefetch/governor.c prefetch/governor.h \

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What was read: the sets, epochs, orders, records and streams that it belongs to. */
+#include "prefetch/engine.h"
+#include <stdlib.h>
+#include <sys/stat.h>
+#include "lib/log.h"
+#include "prefetch/profile.h"
+#include "prefetch/records.h"
+#include "prefetch/resume.h"
+
+#define SOON_NS (250 * NSEC_PER_MSEC)       /* between two opens of one sample */
+
+
+/* Have the order recognised, if now is a moment for it. Lock held. */
+void accesses_ask(struct prefetch *p, struct set *s, uint64_t now_ns)
+{
+	struct recognise_job *job = p->recogniser ? follow_ask(&s->follow, s, now_ns) : NULL;
+
+	if (job)
+		recogniser_submit(p->recogniser, job);
+}
+
+/* The share of the epoch's time that its readers did not wait: so much faster they would have read. Lock held. */
+static double unstalled_share(struct prefetch *p, struct set *s, uint64_t now_ns)
+{
+	uint64_t stalled_ns = stats_read(p->stats, STAT_READS_STALL_NS), ns = now_ns - s->epoch_started_ns;
+	double readers = s->follow.stream_count ? s->follow.stream_count : 1;
+	double share = ns ? 1 - (double)(stalled_ns - s->stalled_before_ns) / (readers * (double)ns) : 1;
+
+	s->stalled_before_ns = stalled_ns;
+	return share < 0.05 ? 0.05 : share;
+}
+
+/* An epoch is over: if it was read whole and is to be recorded, it is kept until it can be written. Lock held. */
+static void record_profile(struct prefetch *p, struct set *s)
+{
+	if (!s->record || p->profile || s->consumed * 10 < (s->items - s->unfit) * 9)
+		return;
+	p->profile = profile_make(s, &p->profile_len);
+	if (!p->profile)
+		return;
+	p->profile_name = s->record;
+	s->record = NULL;
+}
+
+static void turn(struct prefetch *p, struct set *s, uint64_t now_ns)
+{
+	double share = unstalled_share(p, s, now_ns);
+	uint64_t left[PREDICTOR_COUNT] = { 0 };
+
+	record_profile(p, s);
+	set_turn(s, now_ns, left);
+	ahead_turn(&p->ahead, s);
+	s->consumed_bytes_per_s /= share;
+	for (int by = 0; by < PREDICTOR_COUNT; by++) {
+		stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, left[by] * set_item_bytes(s));
+		stats_add(p->stats, predictor_table[by].wrong, left[by]);
+	}
+	if (s->records && !jobs_are_several(s->records->set))
+		cache_release_pieces(p->cache, s->records->ino, 0, s->records->size);
+	accesses_ask(p, s, now_ns);
+}
+
+/* The recogniser's answer. */
+void accesses_recognised(void *arg, struct recognise_job *job)
+{
+	struct prefetch *p = arg;
+	void *note = NULL;
+	struct set *s;
+	char name[NOTE_NAME];
+	size_t len;
+
+	lock_acquire(&p->lock);
+	s = map64_get(&p->sets.by_key, job->set);
+	if (s && s->epoch == job->epoch && follow_install(&s->follow, job)) {
+		if (s->resumed || s->has_split)
+			resume_order(s, s->follow.order);
+		s->blocked_at = 0;
+		s->order_extent = 0;
+		note = s->parent & JOB_KEY ? NULL : follow_save(&s->follow, &len);
+	} else if (s && s->epoch != job->epoch && follow_learn(&s->follow, job)) {
+		accesses_ask(p, s, clock_ns());
+	}
+	lock_release(&p->lock);
+	remember_name("orders", job->set, name, sizeof(name));
+	if (note && cache_note_put(p->cache, name, note, len))
+		log_warn("what was recognised is not remembered for the next run");
+	free(note);
+	recognise_job_free(job);
+	prefetch_wake(p);
+}
+
+/*
+ * Was it opened by the same reader a moment ago? Such a second open is the
+ * same access; one that comes soon is even when an epoch ended in between.
+ */
+static bool is_same_access(struct prefetch *p, const struct observation *o, bool is_consumed)
+{
+	for (unsigned i = 0; i < RECENT; i++) {
+		if (p->recent[i].ino == o->ino && p->recent[i].pid == o->pid)
+			return is_consumed || o->time_ns - p->recent[i].time_ns < SOON_NS;
+	}
+	p->recent[p->recent_at++ % RECENT] = (struct recent){ o->ino, o->time_ns, o->pid };
+	return false;
+}
+
+/* An item was read for the first time in this epoch. Lock held. */
+static void consumed(struct prefetch *p, struct unit *u, uint32_t index, uint64_t bytes)
+{
+	uint8_t *item = &u->item[index];
+	struct set *s = u->set;
+
+	s->bytes_seen += bytes;
+	s->sizes_seen++;
+	if (*item & ITEM_STAGED) {
+		*item &= (uint8_t)~ITEM_STAGED;
+		if (s->staged)
+			s->staged--;
+		stats_inc(p->stats, *item & ITEM_IN_FLIGHT ? STAT_PREFETCH_LATE : STAT_PREFETCH_USED);
+		if (!(*item & ITEM_IN_FLIGHT)) {
+			stats_add(p->stats, STAT_PREFETCH_USED_BYTES, bytes);
+			stats_inc(p->stats, predictor_table[*item >> ITEM_BY_SHIFT].used);
+		}
+	}
+}
+
+/* The same item as the reader's job has it. Lock held. */
+static struct unit *of_job(struct unit *u, uint32_t *index, uint32_t leader)
+{
+	struct set *s = jobs_set(u->set, leader);
+
+	return s == u->set ? u : set_item(s, u->base + *index, index);
+}
+
+/* Is who reads item @i of @s another job than who has read it? Lock held. */
+static void tell_jobs_apart(struct prefetch *p, struct set *s, uint32_t i, bool was_consumed, uint32_t leader, uint64_t now_ns)
+{
+	uint32_t leaver = jobs_saw(s, i, was_consumed, leader, now_ns);
+	struct set *job = leaver ? jobs_split(&p->sets, s, leaver, &p->leaders, now_ns) : NULL;
+
+	if (!job)
+		return;
+	log_info("process %u reads the items of process %u: a job of its own", leaver, s->leader);
+	accesses_ask(p, s, now_ns);
+	accesses_ask(p, job, now_ns);
+}
+
+/* An item was read: from which place, so that the next ones are put there. Lock held. */
+static void note_place(struct prefetch *p, struct unit *u, uint32_t index, const struct observation *o)
+{
+	struct order *order = u->set->follow.order;
+
+	p->has_places |= o->place > 0;
+	if (!p->has_places)
+		return;
+	if (!u->place)
+		u->place = calloc(u->count ? u->count : 1, 1);
+	if (u->place)
+		whereto_saw_item(&u->set->whereto, &u->place[index], o->place);
+	if (order && order->seen_at != UINT32_MAX)
+		whereto_saw_position(&u->set->whereto, order->seen_at, order->stride, o->pid, o->place);
+}
+
+/* An item of @bytes was opened, or a record read. Returns whether for the first time in this epoch. Lock held. */
+static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64_t bytes, const struct observation *o)
+{
+	uint32_t leader = jobs_leader(&p->leaders, o->pid, o->time_ns);
+	struct set *s = u->set;
+	enum set_event event;
+
+	s->is_over = false;
+	if (!(s->parent & JOB_KEY))
+		tell_jobs_apart(p, s, u->base + index, u->item[index] & ITEM_CONSUMED, leader, o->time_ns);
+	if (jobs_set(s, leader) != s)
+		return false;   /* it has just left, with this item */
+	event = set_consume(s, u, index, o->time_ns);
+	if (event == SET_REREAD && s->follow.order && order_is_at_end(s->follow.order) && s->rereads_in_row > REREADS_RECORDS)
+		event = SET_TURNED;
+	if (event == SET_TURNED) {
+		turn(p, s, o->time_ns);
+		event = set_consume(s, u, index, o->time_ns);
+	}
+	if (event == SET_READ) {
+		p->consumed_count++;
+		consumed(p, u, index, bytes);
+		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
+		note_place(p, u, index, o);
+		accesses_ask(p, s, o->time_ns);
+	}
+	return event == SET_READ;
+}
+
+static void turn_if_over(struct prefetch *p, struct set *s, uint64_t now_ns)
+{
+	if (s->consumed >= s->items - s->unfit || (s->follow.order && order_is_done(s->follow.order)))
+		turn(p, s, now_ns);
+}
+
+/* Extents [@from, @to) were read: they may go, if all jobs that want them have. Lock held. */
+static void extents_consumed(struct prefetch *p, uint64_t ino, uint32_t from, uint32_t to)
+{
+	if (from < to && advice_class(p, extent_key(ino, from)) == CACHE_CONSUMED)
+		cache_consumed(p->cache, ino, from, to);
+}
+
+static void on_open(struct prefetch *p, const struct observation *o)
+{
+	uint32_t index, leader = jobs_leader(&p->leaders, o->pid, o->time_ns);
+	struct ns_attr attr, dir;
+	struct unit *u;
+	struct set *s;
+
+	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) ||
+	    ns_getattr(p->ns, attr.parent, NS_NOCHECK | NS_NOWAIT, &dir))
+		return;
+	lock_acquire(&p->lock);
+	u = sets_unit(&p->sets, o->ino, &index);
+	if (!u && sets_home(&p->sets, dir.ino, dir.parent))
+		u = sets_unit(&p->sets, o->ino, &index);
+	if (u) {
+		ahead_opened(&p->ahead, u, index, attr.version.size, o->time_ns);
+		u = of_job(u, &index, leader);
+	}
+	if (!u || u->item[index] & ITEM_UNFIT || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
+		lock_release(&p->lock);
+		return;
+	}
+	s = u->set;
+	if (attr.version.size > EXTENT_BYTES)
+		streams_open(&p->streams, o->ino, attr.version.size, o->time_ns);
+	if (item_read(p, u, index, attr.version.size, o))
+		extents_consumed(p, o->ino, 0, extents_of(attr.version.size));
+	sets_join_siblings(&p->sets, s);
+	turn_if_over(p, s, o->time_ns);
+	lock_release(&p->lock);
+}
+
+/* A record was begun to be read. Lock held. */
+static void record_read(struct prefetch *p, struct set *s, const struct observation *o)
+{
+	const struct geometry *g = &s->records->geometry;
+	uint32_t index = (uint32_t)records_beginning(g, o->offset);
+	struct unit *u;
+
+	/* a format's own data, before the first record or on its page, is read in small bits */
+	if (index == g->count || (!o->offset && o->len < g->bytes / 2))
+		return;
+	u = of_job(s->unit[0], &index, jobs_leader(&p->leaders, o->pid, o->time_ns));
+	item_read(p, u, index, g->bytes, o);
+	turn_if_over(p, u->set, o->time_ns);
+}
+
+/* A reader is done with a record: what was fetched for it and not asked for is not needed either. Lock held. */
+static void release_record(struct prefetch *p, const struct records *r, const struct access *a)
+{
+	uint64_t i = a->end ? records_index(&r->geometry, a->start) : r->geometry.count, start, end;
+
+	if (i == r->geometry.count)
+		return;
+	records_range(r, i, &start, &end);
+	cache_release_pieces(p->cache, r->ino, start, end);
+}
+
+/* The file's records are known: they are the items now, not the file. Lock held. */
+static void records_begin(struct prefetch *p, struct records *r, const struct observation *o)
+{
+	struct set *s = sets_add_records(&p->sets, r);
+	uint32_t index;
+	struct unit *u = sets_unit(&p->sets, r->ino, &index);
+
+	if (!s)
+		return;
+	log_info("file %llu is read by %llu records of %llu bytes", (unsigned long long)r->ino,
+		 (unsigned long long)r->geometry.count, (unsigned long long)r->geometry.bytes);
+	if (u && !(u->item[index] & ITEM_UNFIT)) {
+		u->set->consumed -= !!(u->item[index] & ITEM_CONSUMED);
+		u->item[index] = ITEM_UNFIT;
+		u->set->unfit++;
+	}
+	for (uint32_t i = 0; i < r->seen_count; i++) {
+		struct observation past = *o;
+
+		past.offset = r->seen[i].start;
+		past.len = (uint32_t)(r->seen[i].end - r->seen[i].start);
+		past.pid = r->seen[i].pid;
+		record_read(p, s, &past);
+	}
+}
+
+/* Returns whether the read belongs to records rather than to a stream. */
+static bool on_record(struct prefetch *p, const struct observation *o, uint64_t size)
+{
+	struct records *r = size >= RECORDS_FILE_BYTES ? sets_records(&p->sets, o->ino, size) : NULL;
+	bool was_random = r && r->is_random;
+	enum records_event event;
+
+	if (!r || p->cfg.mode != PREFETCH_AUTO)
+		return false;
+	event = records_saw(r, o);
+	if (event == RECORDS_FOUND && p->cfg.recognise)
+		records_begin(p, r, o);
+	if (r->set && event != RECORDS_CONTINUED) {
+		release_record(p, r, &r->last);
+		record_read(p, r->set, o);
+	}
+	if (r->is_random != was_random)
+		cache_set_records(p->cache, o->ino, r->is_random);
+	return r->is_random;
+}
+
+static void on_read(struct prefetch *p, const struct observation *o)
+{
+	struct ns_attr attr;
+	unsigned used = 0;
+
+	lock_acquire(&p->lock);
+	p->read_bytes += o->len;
+	lock_release(&p->lock);
+	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr) || attr.version.size <= EXTENT_BYTES)
+		return;
+	lock_acquire(&p->lock);
+	if (!on_record(p, o, attr.version.size)) {
+		uint32_t before = streams_at(&p->streams, o->ino, o->time_ns), behind;
+
+		used = streams_read(&p->streams, o, attr.version.size);
+		behind = streams_at(&p->streams, o->ino, o->time_ns);
+		extents_consumed(p, o->ino, before, behind == UINT32_MAX ? extents_of(attr.version.size) : behind);
+	}
+	lock_release(&p->lock);
+	stats_add(p->stats, STAT_PREFETCH_READAHEAD_USED, used);
+	stats_add(p->stats, STAT_PREFETCH_USED, used);
+	stats_add(p->stats, STAT_PREFETCH_USED_BYTES, (uint64_t)used * EXTENT_BYTES);
+}
+
+/* A small file's bytes are not in the page cache, whatever was believed. */
+static void on_asked(struct prefetch *p, const struct observation *o)
+{
+	struct ns_attr attr;
+	struct unit *u;
+	uint32_t index;
+
+	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr))
+		return;
+	lock_scope(&p->lock);
+	u = sets_unit(&p->sets, o->ino, &index);
+	if (u)
+		ahead_asked(&p->ahead, u, index, attr.version.size, o->time_ns);
+}
+
+void accesses_take(struct prefetch *p, const struct observation *o)
+{
+	lock_acquire(&p->lock);
+	if (!p->first_ns)
+		p->first_ns = o->time_ns;
+	p->is_short_of_memory = false;
+	lock_release(&p->lock);
+	if (o->kind == OBSERVE_OPEN && p->cfg.mode == PREFETCH_AUTO)
+		on_open(p, o);
+	else if (o->kind == OBSERVE_ASKED)
+		on_asked(p, o);
+	else if (o->kind == OBSERVE_READ && p->cfg.mode != PREFETCH_OFF)
+		on_read(p, o);
+}

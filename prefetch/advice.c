@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the cache asks of the prefetcher, and tells it; from the cache's threads. */
+#include "prefetch/engine.h"
+#include "prefetch/records.h"
+
+/* What an item is to one job. Lock held. */
+static enum cache_class class_for_job(const struct set *s, uint8_t flags)
+{
+	if (!s->is_confirmed && !follow_order(&s->follow))
+		return CACHE_OTHER;
+	if (flags & ITEM_CONSUMED)
+		return CACHE_CONSUMED;
+	/* what was fetched ahead stays until it is read, or it would be fetched again */
+	return set_is_partial(s) && !(flags & ITEM_STAGED) ? CACHE_OTHER : CACHE_UNREAD;
+}
+
+/* What an extent is to all jobs: kept for any that has not read it. Lock held. */
+enum cache_class advice_class(struct prefetch *p, uint64_t key)
+{
+	enum cache_class class = CACHE_OTHER;
+	uint64_t ino = extent_key_ino(key);
+	bool is_consumed = true, is_any = false;
+	uint64_t now = clock_ns();
+	uint32_t index, k;
+	struct unit *u = sets_unit(&p->sets, ino, &index);
+
+	for (const struct set *s = u ? u->set : NULL; s && class != CACHE_UNREAD; s = s->next_job) {
+		const struct unit *v = set_item(s, u->base + index, &k);
+
+		if (!v || !is_live(s, now))
+			continue;
+		class = class_for_job(s, v->item[k]);
+		is_consumed &= class == CACHE_CONSUMED;
+		is_any = true;
+	}
+	if (class == CACHE_UNREAD)
+		return class;
+	if (!is_any || !is_consumed)
+		return CACHE_OTHER;
+	/* opened, but not all of it was read */
+	return extent_key_no(key) >= streams_at(&p->streams, ino, now) ? CACHE_BEING_READ : CACHE_CONSUMED;
+}
+
+static enum cache_class class_of(void *arg, uint64_t key)
+{
+	struct prefetch *p = arg;
+	const struct records *r;
+
+	lock_scope(&p->lock);
+	r = map64_get(&p->sets.records, extent_key_ino(key));
+	if (!r || !r->set)
+		return advice_class(p, key);
+	for (const struct set *s = r->set; s; s = s->next_job) {
+		if (is_live(s, clock_ns()))
+			return CACHE_UNREAD;
+	}
+	return CACHE_OTHER;
+}
+
+/* An item fetched ahead is gone again; @was_unread: in vain. Lock held. */
+static void item_lost(struct prefetch *p, struct unit *u, uint32_t index, bool was_unread)
+{
+	struct order *o = u->set->follow.order;
+
+	u->item[index] &= (uint8_t)~ITEM_RESIDENT;
+	if (unit_is_pushed(u, index))
+		return;   /* its reader finds it all the same */
+	u->is_exhausted = false;
+	if (o && !(u->item[index] & ITEM_CONSUMED)) {
+		o->cursor = o->front;
+		u->set->order_extent = 0;
+	}
+	if ((!was_unread && !u->set->records) || (u->item[index] & (ITEM_STAGED | ITEM_IN_FLIGHT | ITEM_CONSUMED)) != ITEM_STAGED)
+		return;
+	u->item[index] &= (uint8_t)~ITEM_STAGED;
+	if (u->set->staged)
+		u->set->staged--;
+	if (!was_unread)
+		return;
+	stats_add(p->stats, STAT_PREFETCH_WASTED_BYTES, set_item_bytes(u->set));
+	stats_inc(p->stats, predictor_table[u->item[index] >> ITEM_BY_SHIFT].wrong);
+}
+
+static void item_lost_to_jobs(struct prefetch *p, const struct unit *u, uint32_t index, bool was_unread)
+{
+	for (const struct set *s = u->set; s; s = s->next_job) {
+		uint32_t k;
+		struct unit *v = set_item(s, u->base + index, &k);
+
+		if (v)
+			item_lost(p, v, k, was_unread);
+	}
+}
+
+static void evicted(void *arg, uint64_t key, bool was_unread)
+{
+	struct prefetch *p = arg;
+	struct unit *u;
+	uint32_t index;
+
+	lock_scope(&p->lock);
+	u = sets_unit(&p->sets, extent_key_ino(key), &index);
+	if (u)
+		item_lost_to_jobs(p, u, index, was_unread);
+}
+
+static void piece_lost(void *arg, uint64_t ino, uint64_t start, bool was_unread)
+{
+	struct prefetch *p = arg;
+	const struct records *r;
+	uint64_t i;
+
+	lock_scope(&p->lock);
+	r = map64_get(&p->sets.records, ino);
+	i = r && r->set ? records_index(&r->geometry, start + 2 * 4096) : 0;   /* it begins up to two pages before its record */
+	if (r && r->set && i < r->geometry.count)
+		item_lost_to_jobs(p, r->set->unit[0], (uint32_t)i, was_unread);
+}
+
+static void stored(void *arg, uint64_t key, bool is_whole)
+{
+	struct prefetch *p = arg;
+	struct unit *u;
+	uint32_t index, k;
+
+	lock_scope(&p->lock);
+	u = sets_unit(&p->sets, extent_key_ino(key), &index);
+	for (const struct set *s = u && is_whole ? u->set : NULL; s; s = s->next_job) {
+		struct unit *v = set_item(s, u->base + index, &k);
+
+		if (v)
+			v->item[k] |= ITEM_RESIDENT;
+	}
+	if (u && is_whole)
+		ahead_arrived(&p->ahead, u, UINT32_MAX);
+}
+
+void advice_init(struct prefetch *p)
+{
+	p->advisor = (struct cache_advisor){ class_of, evicted, piece_lost, stored, p };
+}
