@@ -56,7 +56,7 @@ for epoch in range(epochs):
         for a, b in zip(*loaders):
             count += len(a) + len(b)
             if not late and count >= 0.8 * len(paths): late = stats()
-            time.sleep(0.001 * (len(a) + len(b)))
+            time.sleep(0.003 * (len(a) + len(b)))
     else:
         if kind == "numpy": order = list(numpy.random.RandomState(7 + epoch).permutation(len(paths)))
         if kind == "same" and not epoch: random.Random(99999).shuffle(order)
