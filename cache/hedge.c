@@ -5,7 +5,11 @@
 
 enum {
 	PEERS_LEAST = 32,   /* known before a request is called slow */
-	BEYOND = 20,        /* one in so many is slower than the 95th percentile */
+	/*
+	 * One in so many is slower than the 90th percentile. Not the 95th: slow answers come late, so when the rate
+	 * of requests falls they are a greater share of the last ones than they are of all.
+	 */
+	BEYOND = 10,
 	TIMES = 2,          /* that percentile; queueing on a shared link alone spreads times by about as much */
 	HEDGE_SHARE = 50,   /* requests that earn one hedge: 2 %, so an origin that is slow as a whole gets no more */
 	BURST = 8,          /* hedges that may be saved up */
@@ -22,7 +26,7 @@ void hedge_init(struct hedge *h, bool is_on)
 	h->credit = BURST * HEDGE_SHARE;
 }
 
-/* The 95th percentile of the ring, by keeping the few that are greater. */
+/* The 90th percentile of the ring, by keeping the few that are greater. */
 static uint64_t percentile_us(const struct hedge *h)
 {
 	uint32_t top[HEDGE_PEERS / BEYOND + 1] = { 0 };   /* rising */

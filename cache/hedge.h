@@ -3,7 +3,7 @@
  * When a second request for the same bytes is worth sending, and how many of
  * them: the "hedged requests" of Dean & Barroso, "The Tail at Scale" (CACM
  * 56(2), 2013), who defer them until the first has been outstanding for
- * longer than the 95th percentile.
+ * longer than the 95th percentile of its kind.
  *
  * Not locked: under its owner's lock.
  */
