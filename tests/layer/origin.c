@@ -223,7 +223,7 @@ static void progress_only_tells_what_is_there(void **state)
 	struct origin_attr a;
 
 	file_make("o/big", 1 << 20, 1);
-	open_spec(f, "fault:bw=20M:");
+	open_spec(f, "fault:bw=2M:");
 	assert_int_equal(f->origin->ops->stat(f->origin, "big", &a), 0);
 	r.expect = a.version;
 	r.len = a.version.size;
