@@ -9,6 +9,7 @@
 #include "lib/stats.h"
 #include "lib/topology.h"
 #include "tests/layer/layer.h"
+#include "tests/layer/one.h"
 #include "tests/unit/test.h"
 
 enum { BIG = 3 * EXTENT_BYTES + 12345, FILES = 40, SMALL = 100000 };
@@ -65,45 +66,13 @@ static int tear_down(void **state)
 	return 0;
 }
 
-struct one {
-	struct cache_read read;
-	struct fixture *f;
-	struct waiter *waiter;
-	unsigned seed;
-	bool is_right;
-};
-
-static void read_done(struct cache_read *r, int err)
-{
-	struct one *o = r->arg;
-	uint64_t at = r->offset;
-
-	o->is_right = !err;
-	for (int i = 0; !err && i < r->iov_count; at += r->iov[i++].iov_len)
-		o->is_right &= content_is(r->iov[i].iov_base, o->seed, at, r->iov[i].iov_len);
-	if (!err)
-		cache_read_end(o->f->cache, r);
-	waiter_done(o->waiter, err);
-}
-
-static void submit(struct fixture *f, struct one *o, const char *name, unsigned seed, uint64_t offset, size_t len, struct waiter *w)
-{
-	*o = (struct one){ .f = f, .waiter = w, .seed = seed };
-	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &o->read.attr), 0);
-	o->read.offset = offset;
-	o->read.len = len;
-	o->read.done = read_done;
-	o->read.arg = o;
-	cache_read(f->cache, &o->read);
-}
-
 static int read_one(struct fixture *f, const char *name, unsigned seed, uint64_t offset, size_t len)
 {
 	struct waiter w = WAITER_INIT;
 	struct one o;
 	int err;
 
-	submit(f, &o, name, seed, offset, len, &w);
+	one_submit(f->cache, &o, name, seed, offset, len, &w);
 	err = waiter_wait(&w, 1);
 	if (!err)
 		assert_true(o.is_right);
@@ -119,7 +88,7 @@ static void one_fill_for_all_readers(void **state)
 
 	start(f, "fault:read=20ms:", 0, 64 << 20, 60 * NSEC_PER_SEC);
 	for (unsigned i = 0; i < 100; i++)
-		submit(f, &o[i], "f07", 7, i * 1000, 1000, &w);
+		one_submit(f->cache, &o[i], "f07", 7, i * 1000, 1000, &w);
 	assert_int_equal(waiter_wait(&w, 100), 0);
 	for (unsigned i = 0; i < 100; i++)
 		assert_true(o[i].is_right);
@@ -195,16 +164,16 @@ static void a_changed_file_is_stale_not_mixed(void **state)
 	struct one o;
 
 	start(f, "", 0, 8 << 20, NSEC_PER_SEC);
-	submit(f, &o, "big", 1, 0, 1000, &w);
+	one_submit(f->cache, &o, "big", 1, 0, 1000, &w);
 	assert_int_equal(waiter_wait(&w, 1), 0);
 	while (!(cache_where(f->cache, &o.read.attr, 0) & CACHE_TIER_RAM))
 		usleep(1000);   /* the fill goes on behind the answer */
 	file_make("o/big", BIG, 2);
 	/* whoever has it open keeps the version that was opened: bytes of it, or an error */
-	o.read = (struct cache_read){ .attr = o.read.attr, .offset = 2 * EXTENT_BYTES, .len = 1000, .done = read_done, .arg = &o };
+	o.read = (struct cache_read){ .attr = o.read.attr, .offset = 2 * EXTENT_BYTES, .len = 1000, .done = one_done, .arg = &o };
 	cache_read(f->cache, &o.read);
 	assert_int_equal(waiter_wait(&w, 2), -ESTALE);
-	o.read = (struct cache_read){ .attr = o.read.attr, .offset = 5, .len = 1000, .done = read_done, .arg = &o };
+	o.read = (struct cache_read){ .attr = o.read.attr, .offset = 5, .len = 1000, .done = one_done, .arg = &o };
 	cache_read(f->cache, &o.read);
 	assert_int_equal(waiter_wait(&w, 3), 0);
 	assert_true(o.is_right);
@@ -223,7 +192,7 @@ static void memory_is_a_hard_limit(void **state)
 	start(f, "fault:read=2ms:", 0, 1 << 20, 60 * NSEC_PER_SEC);
 	for (unsigned i = 0; i < FILES * 4; i++) {
 		snprintf(name, sizeof(name), "f%02u", i % FILES);
-		submit(f, &o[i], name, i % FILES, 0, SMALL, &w);
+		one_submit(f->cache, &o[i], name, i % FILES, 0, SMALL, &w);
 	}
 	assert_int_equal(waiter_wait(&w, FILES * 4), 0);
 	for (unsigned i = 0; i < FILES * 4; i++)
@@ -288,7 +257,7 @@ static void wants_join_and_are_joined(void **state)
 	start(f, "fault:read=20ms:", 0, 8 << 20, 60 * NSEC_PER_SEC);
 	want(f, &first, "f03", &w);
 	want(f, &second, "f03", &w);
-	submit(f, &o, "f03", 3, 0, SMALL, &r);
+	one_submit(f->cache, &o, "f03", 3, 0, SMALL, &r);
 	assert_int_equal(waiter_wait(&w, 2), 0);
 	assert_int_equal(waiter_wait(&r, 1), 0);
 	assert_true(o.is_right);
@@ -432,14 +401,14 @@ static void records_cost_their_own_bytes(void **state)
 static void read_at(struct fixture *f, unsigned i, int place)
 {
 	struct waiter w = WAITER_INIT;
-	struct one o = { .f = f, .waiter = &w, .seed = i };
+	struct one o = { .cache = f->cache, .waiter = &w, .seed = i };
 	char name[16];
 
 	snprintf(name, sizeof(name), "f%02u", i);
 	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &o.read.attr), 0);
 	o.read.len = SMALL;
 	o.read.place = place;
-	o.read.done = read_done;
+	o.read.done = one_done;
 	o.read.arg = &o;
 	cache_read(f->cache, &o.read);
 	assert_int_equal(waiter_wait(&w, 1), 0);
@@ -526,7 +495,7 @@ static void a_full_arena_uses_the_others(void **state)
 		char name[16];
 
 		snprintf(name, sizeof(name), "f%02u", i);
-		submit(f, &o, name, i, 0, 1000, &w);
+		one_submit(f->cache, &o, name, i, 0, 1000, &w);
 		assert_int_equal(waiter_wait(&w, 1), 0);
 		assert_true(o.is_right);
 	}

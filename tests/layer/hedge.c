@@ -10,6 +10,7 @@
 #include "lib/clock.h"
 #include "lib/stats.h"
 #include "tests/layer/layer.h"
+#include "tests/layer/one.h"
 #include "tests/unit/test.h"
 
 enum {
@@ -89,44 +90,12 @@ static int tear_down(void **state)
 	return 0;
 }
 
-struct one {
-	struct cache_read read;
-	struct fixture *f;
-	struct waiter *waiter;
-	unsigned seed;
-	bool is_right;
-};
-
-static void read_done(struct cache_read *r, int err)
-{
-	struct one *o = r->arg;
-	uint64_t at = r->offset;
-
-	o->is_right = !err;
-	for (int i = 0; !err && i < r->iov_count; at += r->iov[i++].iov_len)
-		o->is_right &= content_is(r->iov[i].iov_base, o->seed, at, r->iov[i].iov_len);
-	if (!err)
-		cache_read_end(o->f->cache, r);
-	waiter_done(o->waiter, err);
-}
-
-static void submit_at(struct fixture *f, struct one *o, const char *name, unsigned seed, uint64_t offset, size_t len, struct waiter *w)
-{
-	*o = (struct one){ .f = f, .waiter = w, .seed = seed };
-	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &o->read.attr), 0);
-	o->read.offset = offset;
-	o->read.len = len;
-	o->read.done = read_done;
-	o->read.arg = o;
-	cache_read(f->cache, &o->read);
-}
-
 static void submit(struct fixture *f, struct one *o, unsigned file, struct waiter *w)
 {
 	char name[16];
 
 	snprintf(name, sizeof(name), "f%03u", file);
-	submit_at(f, o, name, file, 0, SMALL, w);
+	one_submit(f->cache, o, name, file, 0, SMALL, w);
 }
 
 /* Files [@from, @to), together; all are right. */
@@ -360,7 +329,7 @@ static void versions_are_not_mixed(void **state)
 	start(f, "read=1ms", true, 25 * NSEC_PER_SEC);
 	read_together(f, 0, PEERS);
 	faults("slow=1,slow_by=2s");
-	submit_at(f, &o, "big", BIG_SEED, 0, EXTENT_BYTES, &w);
+	one_submit(f->cache, &o, "big", BIG_SEED, 0, EXTENT_BYTES, &w);
 	file_make("o/big", BIG, BIG_SEED + 1);
 	err = waiter_wait(&w, 1);
 	assert_true(err == -ESTALE || (!err && o.is_right));
@@ -368,7 +337,7 @@ static void versions_are_not_mixed(void **state)
 	assert_true(count(f, STAT_ORIGIN_REQUESTS) >= PEERS + 2);
 	/* who asks for what has changed is told so once at most */
 	for (unsigned i = 2; i == 2 || (i == 3 && err == -ESTALE); i++) {
-		submit_at(f, &o, "big", BIG_SEED + 1, EXTENT_BYTES, 1000, &w);
+		one_submit(f->cache, &o, "big", BIG_SEED + 1, EXTENT_BYTES, 1000, &w);
 		err = waiter_wait(&w, i);
 	}
 	assert_int_equal(err, 0);
@@ -431,7 +400,7 @@ static void hold_two(struct fixture *f, struct held *h, struct one *o, unsigned 
 		fail_msg("%s", msg);
 	read_together(f, round * PEERS, (round + 1) * PEERS);
 	h->holds = true;
-	submit_at(f, o, "big", BIG_SEED, offset, len, w);
+	one_submit(f->cache, o, "big", BIG_SEED, offset, len, w);
 	assert_int_equal(waiter_wait(&h->asked, 2), 0);
 	assert_ptr_not_equal(h->read[0]->buf, h->read[1]->buf);
 }
@@ -462,7 +431,7 @@ static void read_right(struct fixture *f, uint64_t offset, size_t len)
 	struct waiter w = WAITER_INIT;
 	struct one o;
 
-	submit_at(f, &o, "big", BIG_SEED, offset, len, &w);
+	one_submit(f->cache, &o, "big", BIG_SEED, offset, len, &w);
 	assert_int_equal(waiter_wait(&w, 1), 0);
 	assert_true(o.is_right);
 }
@@ -519,11 +488,11 @@ static void bytes_in_use_stay(void **state)
 		struct one o, first;
 
 		hold_two(f, &h, &o, in_use, at + 900000, 1000, &w);
-		first = (struct one){ .read.attr = o.read.attr, .f = f, .waiter = &early, .seed = BIG_SEED };
+		first = (struct one){ .read.attr = o.read.attr, .cache = f->cache, .waiter = &early, .seed = BIG_SEED };
 		first.read.offset = at;
 		first.read.len = 1000;
 		first.read.arg = &first;
-		first.read.done = in_use ? read_done_holding : read_done;
+		first.read.done = in_use ? read_done_holding : one_done;
 		cache_read(f->cache, &first.read);
 		fill(h.read[0], 0, 1000);
 		h.read[0]->progress(h.read[0], 1000);
@@ -554,7 +523,7 @@ static void a_failure_in_use_is_completed(void **state)
 	struct one o, first;
 
 	hold_two(f, &h, &o, 0, 900000, 1000, &w);
-	first = (struct one){ .read.attr = o.read.attr, .f = f, .waiter = &early };
+	first = (struct one){ .read.attr = o.read.attr, .cache = f->cache, .waiter = &early };
 	first.read.len = 1000;
 	first.read.arg = &first;
 	first.read.done = read_done_holding;
@@ -588,7 +557,7 @@ static void *reader_thread(void *arg)
 
 	for (unsigned i = 1; i <= 200; i++) {
 		if (i % 2)
-			submit_at(r->f, &o, "big", BIG_SEED, test_random(&r->random) % (BIG - 200000),
+			one_submit(r->f->cache, &o, "big", BIG_SEED, test_random(&r->random) % (BIG - 200000),
 				  1 + test_random(&r->random) % 200000, &w);
 		else
 			submit(r->f, &o, (unsigned)(test_random(&r->random) % FILES), &w);

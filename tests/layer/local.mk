@@ -13,11 +13,11 @@ check_PROGRAMS += $(LAYER_TESTS)
 TESTS += $(LAYER_TESTS)
 LAYER_SOURCES = tests/layer/layer.c tests/layer/layer.h
 
-tests_layer_cache_SOURCES = tests/layer/cache.c $(LAYER_SOURCES)
+tests_layer_cache_SOURCES = tests/layer/cache.c tests/layer/one.c tests/layer/one.h $(LAYER_SOURCES)
 tests_layer_cache_LDADD = $(UNIT_LDADD)
 tests_layer_disk_SOURCES = tests/layer/disk.c $(LAYER_SOURCES)
 tests_layer_disk_LDADD = $(UNIT_LDADD)
-tests_layer_hedge_SOURCES = tests/layer/hedge.c $(LAYER_SOURCES)
+tests_layer_hedge_SOURCES = tests/layer/hedge.c tests/layer/one.c tests/layer/one.h $(LAYER_SOURCES)
 tests_layer_hedge_LDADD = $(UNIT_LDADD)
 tests_layer_namespace_SOURCES = tests/layer/namespace.c $(LAYER_SOURCES)
 tests_layer_namespace_LDADD = $(UNIT_LDADD)
