@@ -7,7 +7,7 @@
 
 /* ---- MT19937 ---- */
 
-enum { MT_N = 624, MT_M = 397 };
+enum { MT_N = 624, MT_M = 397, BUFFER_ITEMS = 100 };
 
 void mt19937_seed(struct mt19937 *g, uint32_t seed)
 {
@@ -190,15 +190,39 @@ static void numpy_rng(struct pcg64 *g, uint32_t *order, uint32_t n)
 	}
 }
 
+/* random.Random.randrange(n) */
+static uint32_t below(struct mt19937 *g, uint32_t n)
+{
+	unsigned shift = (unsigned)__builtin_clz(n);
+	uint32_t v;
+
+	while ((v = mt19937_next(g) >> shift) >= n)
+		;
+	return v;
+}
+
 static void python(struct mt19937 *g, uint32_t *order, uint32_t n)
 {
-	for (uint32_t i = n - 1; i && n; i--) {
-		unsigned shift = (unsigned)__builtin_clz(i + 1);
-		uint32_t j;
+	for (uint32_t i = n - 1; i && n; i--)
+		swap(order, i, below(g, i + 1));
+}
 
-		while ((j = mt19937_next(g) >> shift) > i)
-			;
-		swap(order, i, j);
+/* Two come in for one that goes out, from the moment when it is full; then the rest goes out. */
+static void buffered(struct mt19937 *g, uint32_t *order, uint32_t n)
+{
+	uint32_t buffer[BUFFER_ITEMS + 1], held = 0, in = 0, out = 0;
+
+	while (out < n) {
+		if (in < n)
+			buffer[held++] = order[in++];
+		if (in < n && held < BUFFER_ITEMS)
+			buffer[held++] = order[in++];
+		if (held >= BUFFER_ITEMS || in == n) {
+			uint32_t k = below(g, held);
+
+			order[out++] = buffer[k];   /* out < in: its entry is in the buffer already */
+			buffer[k] = buffer[--held];
+		}
 	}
 }
 
@@ -251,39 +275,72 @@ static void std_shuffle(struct mt19937 *g, uint32_t *order, uint32_t n, bool is_
 const char *shuffle_name(enum shuffle_kind kind)
 {
 	static const char *const name[SHUFFLE_KINDS] = {
-		"sequential", "torch", "numpy RandomState", "numpy default_rng", "python", "std", "std (GCC 10)",
+		"sequential", "torch", "numpy RandomState", "numpy default_rng", "python", "std", "std (GCC 10)", "webdataset",
 	};
 
 	return name[kind];
 }
 
-void shuffle_apply(const struct shuffle *s, uint32_t *order, uint32_t n)
+struct shuffle_rng {
+	enum shuffle_kind kind;
+	union {
+		struct mt19937 mt;
+		struct pcg64 pcg;
+	};
+};
+
+static void rng_seed(struct shuffle_rng *g, const struct shuffle *s)
 {
 	uint32_t key[2] = { (uint32_t)s->seed, (uint32_t)(s->seed >> 32) };
-	struct mt19937 mt;
-	struct pcg64 pcg;
+
+	g->kind = s->kind;
+	if (s->kind == SHUFFLE_NUMPY_RNG)
+		pcg64_seed(&g->pcg, s->seed);
+	else if (s->kind == SHUFFLE_PYTHON || s->kind == SHUFFLE_BUFFER)
+		mt19937_seed_array(&g->mt, key, key[1] ? 2 : 1);
+	else
+		mt19937_seed(&g->mt, key[0]);
+	for (uint64_t i = 0; i < s->skip; i++) {
+		if (s->kind == SHUFFLE_NUMPY_RNG)
+			pcg64_next32(&g->pcg);
+		else
+			mt19937_next(&g->mt);
+	}
+}
+
+struct shuffle_rng *shuffle_rng_new(const struct shuffle *s)
+{
+	struct shuffle_rng *g = malloc(sizeof(*g));
+
+	if (g)
+		rng_seed(g, s);
+	return g;
+}
+
+void shuffle_rng_apply(struct shuffle_rng *g, uint32_t *order, uint32_t n)
+{
+	if (n < 2)
+		return;
+	switch (g->kind) {
+	case SHUFFLE_TORCH: torch(&g->mt, order, n); break;
+	case SHUFFLE_NUMPY_STATE: numpy_state(&g->mt, order, n); break;
+	case SHUFFLE_NUMPY_RNG: numpy_rng(&g->pcg, order, n); break;
+	case SHUFFLE_PYTHON: python(&g->mt, order, n); break;
+	case SHUFFLE_BUFFER: buffered(&g->mt, order, n); break;
+	case SHUFFLE_STD:
+	case SHUFFLE_STD_OLD: std_shuffle(&g->mt, order, n, g->kind == SHUFFLE_STD_OLD); break;
+	default: break;
+	}
+}
+
+void shuffle_apply(const struct shuffle *s, uint32_t *order, uint32_t n)
+{
+	struct shuffle_rng g;
 
 	if (s->kind == SHUFFLE_NONE || n < 2)
 		return;
-	if (s->kind == SHUFFLE_NUMPY_RNG) {
-		pcg64_seed(&pcg, s->seed);
-		for (uint64_t i = 0; i < s->skip; i++)
-			pcg64_next32(&pcg);
-		numpy_rng(&pcg, order, n);
-		return;
-	}
-	if (s->kind == SHUFFLE_PYTHON)
-		mt19937_seed_array(&mt, key, key[1] ? 2 : 1);
-	else
-		mt19937_seed(&mt, (uint32_t)s->seed);
-	for (uint64_t i = 0; i < s->skip; i++)
-		mt19937_next(&mt);
-	switch (s->kind) {
-	case SHUFFLE_TORCH: torch(&mt, order, n); break;
-	case SHUFFLE_NUMPY_STATE: numpy_state(&mt, order, n); break;
-	case SHUFFLE_PYTHON: python(&mt, order, n); break;
-	default: std_shuffle(&mt, order, n, s->kind == SHUFFLE_STD_OLD); break;
-	}
+	rng_seed(&g, s);
+	shuffle_rng_apply(&g, order, n);
 }
 
 /* The values that were moved are few: a map instead of the array. Values are kept + 1, as the map has no NULL. */

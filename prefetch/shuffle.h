@@ -11,6 +11,7 @@
  *   SHUFFLE_PYTHON       random.Random(seed).shuffle
  *   SHUFFLE_STD          std::shuffle with std::mt19937 as libstdc++ of GCC >= 11 has it (DALI)
  *   SHUFFLE_STD_OLD      the same as of GCC <= 10
+ *   SHUFFLE_BUFFER       WebDataset's shuffle of a shard list: a buffer of 100, drawn from by random.Random(seed)
  *
  * Pure functions; no locks, nothing blocks but by its length.
  */
@@ -29,6 +30,7 @@ enum shuffle_kind {
 	SHUFFLE_PYTHON,
 	SHUFFLE_STD,
 	SHUFFLE_STD_OLD,
+	SHUFFLE_BUFFER,
 	SHUFFLE_KINDS
 };
 
@@ -45,6 +47,13 @@ const char *shuffle_name(enum shuffle_kind kind);
 
 /* Shuffle @order[0..n) in place as the loader shuffles a list of n. */
 void shuffle_apply(const struct shuffle *s, uint32_t *order, uint32_t n);
+
+/* A generator that goes on from one shuffle to the next, as a program's own does. */
+struct shuffle_rng;
+
+/* Owned by the caller, to be freed with free(); NULL without memory. */
+struct shuffle_rng *shuffle_rng_new(const struct shuffle *s);
+void shuffle_rng_apply(struct shuffle_rng *g, uint32_t *order, uint32_t n);
 
 /* The first @count entries of SHUFFLE_TORCH's permutation of 0..n-1, in O(count). Returns 0 or -ENOMEM. */
 int shuffle_torch_head(uint32_t seed, uint64_t skip, uint32_t n, uint32_t *ret_head, uint32_t count);
