@@ -15,7 +15,7 @@ enum {
 	MOST_BITS = 24,                /* of the searches but the sweep */
 };
 
-#define SAVED_MAGIC "hopperP1"
+#define SAVED_MAGIC "hopperP2"
 #define SMALL_AFTER_NS (2 * NSEC_PER_SEC)
 #define SWEEP_AFTER_NS (5 * NSEC_PER_SEC)   /* of an epoch: its first seconds need the processors, and a shorter one no sweep */
 

@@ -7,9 +7,13 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/remember.c \
 	prefetch/report.c \
 	prefetch/ahead.c prefetch/ahead.h \
+	prefetch/family.c prefetch/family.h \
 	prefetch/follow.c prefetch/follow.h \
 	prefetch/governor.c prefetch/governor.h \
 	prefetch/jobs.c prefetch/jobs.h \
+	prefetch/lists.c prefetch/lists.h \
+	prefetch/manifest.c prefetch/manifest.h \
+	prefetch/maps.c prefetch/maps.h \
 	prefetch/observe.c prefetch/observe.h \
 	prefetch/order.c prefetch/order.h \
 	prefetch/plan.c prefetch/plan.h \

@@ -166,7 +166,7 @@ int plan_take(const struct plan_target *t, uint64_t dir, const char *text, char 
 		return -EINVAL;
 	}
 	if (!record && !replay && !is_list && strcmp(text, "none"))
-		rc = recognise_parse_plan(text, &family, msg, msg_size);
+		rc = family_parse(text, &family, msg, msg_size);
 	if (!rc)
 		rc = plan_set(t, dir, &s, msg, msg_size);
 	if (rc)

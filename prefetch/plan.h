@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The order in which a job will read, as it told through user.hopper.plan: a
- * sampler and its seed (recognise_parse_plan), a list of paths, a profile
+ * sampler and its seed (family_parse), a list of paths, a profile
  * ("record NAME": to be made of the next whole epoch, "replay NAME"), or none.
  */
 #ifndef HOPPER_PREFETCH_PLAN_H

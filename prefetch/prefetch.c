@@ -273,7 +273,7 @@ int prefetch_start(const struct prefetch_config *cfg, struct cache *cache, struc
 	if (!rc)
 		rc = sets_open(&p->sets, &(struct sets_config){ p->ns, &p->lock, remember_set, listed, p });
 	if (!rc && cfg->recognise && cfg->mode == PREFETCH_AUTO)
-		rc = recogniser_new(p->ns, accesses_recognised, p, &p->recogniser);
+		rc = recogniser_new(p->ns, p->cache, accesses_recognised, p, &p->recogniser);
 	if (!rc)
 		rc = -pthread_create(&p->thread, NULL, prefetch_thread, p);
 	if (rc) {

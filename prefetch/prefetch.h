@@ -82,7 +82,7 @@ void prefetch_observe(struct prefetch *p, const struct observation *o);
 
 /*
  * The order in which the files below directory @dir will be read, as the job
- * tells it: a sampler and its seed (recognise_parse_plan), "list" and one path
+ * tells it: a sampler and its seed (family_parse), "list" and one path
  * below @dir per line, or "none". May block: directories not listed yet are.
  * 0; -EINVAL with one line in @msg; -EOPNOTSUPP with prefetch= or recognise= off.
  */

@@ -3,23 +3,18 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "cache/namespace.h"
 #include "lib/clock.h"
 #include "lib/lock.h"
 #include "lib/log.h"
-#include "lib/parse.h"
+#include "prefetch/lists.h"
 
 enum {
 	RANK_RECOGNISE = 15,
-	MAPS = 2,
 	NICE = 5,                      /* of the short searches; the long one is idle */
 	SEARCHERS_MAX = 8,
 	SMALL_BITS = 20,               /* seeds below 2^20 are tried for torch */
@@ -27,13 +22,11 @@ enum {
 	RANK_SEEDS = 1024, RANKS_MAX = 64,
 	SMALL_N = 20000, SMALL_SEEDS = 1000,   /* whole shuffles: about a second */
 	MAIN_SEEDS = 10000, MAIN_WORDS = 16, MANY_MAIN_SEEDS = 1 << 18,
-	CUMULATIVE_MAX = 100,          /* epochs */
+	STREAMING_EPOCHS = 64, STREAMING_OPENED = 24,
 	CHUNK_BITS = 24,               /* seeds a searcher takes at a time: half a second */
 };
 
 #define GENERATOR_UNSEEDED 67280421310721ULL   /* torch.Generator() */
-#define DALI_SEED 524287
-#define SKIP_MAX (1ULL << 34)
 #define STREAM_WORDS (1ULL << 27)              /* of model initialisation before the loader: ResNet-50 draws 49 M */
 
 /* Seeds people use, besides small numbers. */
@@ -42,14 +35,7 @@ static const uint32_t popular[] = {
 	1000, 4242, 31337, 123456, 2020, 2019, 9176, 6, 8, 9, 11, 12, 13, 17,
 };
 
-/* Index i of the loader is item[i]. */
-struct index_map {
-	uint32_t n;
-	uint32_t *item;        /* owned */
-};
-
 struct recogniser {
-	struct ns *ns;
 	void (*done)(void *arg, struct recognise_job *job);
 	void *arg;
 	pthread_t thread;
@@ -65,9 +51,7 @@ struct recogniser {
 	uint32_t running_epoch;
 	bool is_closing;
 
-	/* the thread's own: the maps of the set looked at last */
-	uint64_t map_set, map_signature;
-	struct index_map map[MAPS];
+	struct maps *maps;             /* owned; the thread's own */
 };
 
 void recognise_job_free(struct recognise_job *job)
@@ -79,319 +63,75 @@ void recognise_job_free(struct recognise_job *job)
 	free(job);
 }
 
-/* ---- index maps ---- */
+/* ---- heads ---- */
 
-static bool is_image(const char *name)
+/*
+ * A reader's first items as indices, at most @count of them; of several files a sample only those of the
+ * first one's kind. False if one is not in the map, or if they are fewer than @least.
+ */
+static bool head_make(const struct index_map *map, const struct recognise_stream *s, uint32_t least, uint32_t count, struct head *ret)
 {
-	/* torchvision.datasets.folder.IMG_EXTENSIONS */
-	static const char *const extension[] = { ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp" };
-	size_t len = strlen(name);
+	uint32_t index[SEARCH_HEAD_MAX];
+	uint8_t column[SEARCH_HEAD_MAX];
 
-	for (size_t i = 0; i < sizeof(extension) / sizeof(extension[0]); i++) {
-		size_t n = strlen(extension[i]);
-
-		if (len > n && !strcasecmp(name + len - n, extension[i]))
-			return true;
-	}
-	return false;
-}
-
-struct entry {
-	char *name;                    /* owned */
-	uint32_t item;
-	bool is_image;
-};
-
-struct entries {
-	struct entry *entry;           /* owned */
-	size_t count, size;
-	const struct recognise_unit *unit;
-	uint32_t unit_count;           /* of the same directory, following each other */
-	bool failed;
-};
-
-static int add_entry(void *arg, const char *name, const struct ns_attr *attr)
-{
-	struct entries *e = arg;
-	uint32_t u;
-
-	for (u = 0; u < e->unit_count; u++) {
-		if (attr->ino >= e->unit[u].first && attr->ino < e->unit[u].first + e->unit[u].count)
-			break;
-	}
-	if (u == e->unit_count || !S_ISREG(attr->mode))
-		return 0;
-	if (e->count == e->size) {
-		size_t size = e->size ? e->size * 2 : 256;
-		struct entry *bigger = realloc(e->entry, size * sizeof(*bigger));
-
-		if (!bigger) {
-			e->failed = true;
-			return 1;
-		}
-		e->entry = bigger;
-		e->size = size;
-	}
-	e->entry[e->count] = (struct entry){ strdup(name), e->unit[u].base + (uint32_t)(attr->ino - e->unit[u].first), is_image(name) };
-	e->failed |= !e->entry[e->count++].name;
-	return e->failed;
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name);
-}
-
-/* One directory's files, sorted, to both maps. */
-static bool map_directory(struct recogniser *r, const struct recognise_unit *unit, uint32_t unit_count, struct index_map *map)
-{
-	struct entries e = { .unit = unit, .unit_count = unit_count };
-
-	ns_readdir(r->ns, unit->dir, NS_ROOT, add_entry, &e);
-	if (!e.failed && e.count)
-		qsort(e.entry, e.count, sizeof(*e.entry), by_name);
-	for (size_t i = 0; i < e.count; i++) {
-		if (!e.failed) {
-			map[1].item[map[1].n++] = e.entry[i].item;
-			if (e.entry[i].is_image)
-				map[0].item[map[0].n++] = e.entry[i].item;
-		}
-		free(e.entry[i].name);
-	}
-	free(e.entry);
-	return !e.failed;
-}
-
-struct named_unit {
-	struct recognise_unit unit;
-	char path[512];
-};
-
-static int by_path(const void *a, const void *b)
-{
-	const struct named_unit *x = a, *y = b;
-	int rc = strcmp(x->path, y->path);
-
-	return rc ? rc : x->unit.first < y->unit.first ? -1 : 1;
-}
-
-/* The class directories in the order of their names, which is that of their full paths. */
-static bool sort_units(struct recogniser *r, struct recognise_job *job)
-{
-	struct named_unit *named = calloc(job->unit_count, sizeof(*named));
-	bool fine = named != NULL;
-
-	for (uint32_t i = 0; i < job->unit_count && fine; i++) {
-		named[i].unit = job->unit[i];
-		fine = !ns_path(r->ns, job->unit[i].dir, named[i].path, sizeof(named[i].path));
-	}
-	if (fine)
-		qsort(named, job->unit_count, sizeof(*named), by_path);
-	for (uint32_t i = 0; i < job->unit_count && fine; i++)
-		job->unit[i] = named[i].unit;
-	free(named);
-	return fine;
-}
-
-static void maps_clear(struct recogniser *r)
-{
-	for (unsigned m = 0; m < MAPS; m++) {
-		free(r->map[m].item);
-		r->map[m] = (struct index_map){ 0, NULL };
-	}
-	r->map_set = 0;
-}
-
-/* Records are counted as they lie in the file; a loader may leave out a last one, or what follows the last looks like one. */
-static void map_records(const struct recognise_unit *unit, struct index_map *map)
-{
-	map[0].n = unit->count - 1;
-	map[1].n = unit->count;
-	for (uint32_t i = 0; i < unit->count; i++)
-		map[0].item[i] = map[1].item[i] = i;
-}
-
-/* Make the maps of the job's set, unless they are there. */
-static bool maps_make(struct recogniser *r, struct recognise_job *job)
-{
-	uint64_t items = 0, signature = job->unit_count;
-
-	for (uint32_t i = 0; i < job->unit_count; i++) {
-		items += job->unit[i].count;
-		signature = signature * 31 + job->unit[i].first + job->unit[i].count;
-	}
-	if (r->map_set == job->set && r->map_signature == signature)
-		return true;
-	maps_clear(r);
-	for (unsigned m = 0; m < MAPS; m++) {
-		r->map[m].item = malloc(items * sizeof(uint32_t) + 1);
-		if (!r->map[m].item)
+	*ret = (struct head){ .n = map->n };
+	maps_indices(map, s->item, s->count, index, column);
+	for (uint32_t k = 0; k < s->count && ret->count < count; k++) {
+		if (index[k] == UINT32_MAX)
 			return false;
+		if (column[k] == column[0])
+			ret->index[ret->count++] = index[k];
 	}
-	if (job->unit_count && !job->unit[0].dir)
-		map_records(&job->unit[0], r->map);
-	else if (!sort_units(r, job))
-		return false;
-	for (uint32_t i = 0, n; i < job->unit_count && job->unit[0].dir; i += n) {
-		for (n = 1; i + n < job->unit_count && job->unit[i + n].dir == job->unit[i].dir; n++)
-			;
-		if (!map_directory(r, &job->unit[i], n, r->map))
-			return false;
-	}
-	if (r->map[0].n == r->map[1].n)
-		r->map[0].n = 0;   /* the same: one is enough */
-	r->map_set = job->set;
-	r->map_signature = signature;
-	return true;
-}
-
-/* A reader's first items as indices. Returns false if one is not in the map. */
-static bool head_make(const struct index_map *map, const struct recognise_stream *s, uint32_t count, struct head *ret)
-{
-	ret->n = map->n;
-	ret->count = count;
-	for (uint32_t k = 0; k < count; k++) {
-		uint32_t i = 0;
-
-		while (i < map->n && map->item[i] != s->item[k])
-			i++;
-		if (i == map->n)
-			return false;
-		ret->index[k] = i;
-	}
-	return true;
+	return ret->count >= least;
 }
 
 /* ---- the order of an epoch ---- */
 
-static void describe(const struct family *f, char *text, size_t size)
-{
-	unsigned long long seed = f->shuffle.seed;
-
-	switch (f->kind) {
-	case FAMILY_SEQUENTIAL: snprintf(text, size, "sequential"); break;
-	case FAMILY_DEFAULT_GENERATOR:
-		snprintf(text, size, "torch seed %llu (manual_seed %llu, word %llu)", seed & 0xffffffffu,
-			 (unsigned long long)f->main_seed, (unsigned long long)f->word);
-		break;
-	case FAMILY_GENERATOR: snprintf(text, size, "torch generator seed %llu, word %llu", seed, (unsigned long long)f->shuffle.skip); break;
-	default:
-		snprintf(text, size, "%s seed %llu", shuffle_name(f->shuffle.kind), seed);
-	}
-	if (f->stride > 1)
-		snprintf(text + strlen(text), size - strlen(text), ", ranks %u", f->stride);
-}
-
 /* Compute what @f says; the family is then this epoch's. */
 static bool order_make(struct recogniser *r, struct recognise_job *job, const struct family *f)
 {
-	const struct index_map *map = &r->map[f->map];
-	uint32_t *item = malloc((size_t)map->n * sizeof(*item) + 1);
-	char text[ORDER_TEXT];
+	const struct index_map *map = maps_get(r->maps, f->map);
+	uint32_t *item = map ? family_items(f, map) : NULL;
+	char text[FAMILY_TEXT];
 
 	if (!item)
 		return false;
-	if (f->kind == FAMILY_CUMULATIVE) {
-		struct shuffle s = f->shuffle;
-
-		memcpy(item, map->item, (size_t)map->n * sizeof(*item));
-		for (s.seed = f->main_seed; s.seed <= f->shuffle.seed; s.seed++)
-			shuffle_apply(&s, item, map->n);
-	} else {
-		memcpy(item, map->item, (size_t)map->n * sizeof(*item));
-		shuffle_apply(&f->shuffle, item, map->n);
-	}
-	describe(f, text, sizeof(text));
+	family_describe(f, text);
 	job->family = *f;
 	job->family.epoch = job->epoch;
-	job->order = order_new(item, map->n, f->is_told ? PREDICTOR_PLAN : PREDICTOR_SAMPLER, f->stride, f->start, text);
+	job->order = order_new(item, map->n * map->columns, f->is_told ? PREDICTOR_PLAN : PREDICTOR_SAMPLER, f->stride * map->columns,
+			       f->start * map->columns, text);
 	job->is_found = job->order != NULL;
 	return job->is_found;
 }
 
-static uint32_t default_word(uint64_t main_seed, uint64_t word)
+/* Any worker's first batch: somewhere near the head of @order, then one after the other. */
+static bool begins_as(const uint32_t *order, uint32_t n, uint32_t columns, uint32_t stride, const struct recognise_stream *s)
 {
-	struct mt19937 g;
+	uint32_t at = 0, window = n / 4 < 8192 ? n / 4 + 1 : 8192, k = 1;
 
-	mt19937_seed(&g, (uint32_t)main_seed);
-	for (uint64_t i = 0; i < word; i++)
-		mt19937_next(&g);
-	return mt19937_next(&g);
-}
-
-/* The @which-th guess of what follows @f after @steps epochs. Returns false when there is no more. */
-static bool family_next(const struct family *f, uint32_t steps, uint32_t n, unsigned which, struct family *ret)
-{
-	/* DataLoader; persistent workers; with a validation loader; two of them */
-	static const uint32_t distances[] = { 4, 2, 6, 8 };
-
-	*ret = *f;
-	switch (f->kind) {
-	case FAMILY_SEQUENTIAL:
-		return which == 0;
-	case FAMILY_SEED_PLUS_EPOCH:
-		ret->shuffle.seed += which ? 0 : steps;   /* or set_epoch() was forgotten */
-		return which < 2;
-	case FAMILY_CUMULATIVE:
-		ret->shuffle.seed += steps;
-		return which == 0 && ret->shuffle.seed - f->main_seed < CUMULATIVE_MAX;
-	case FAMILY_DEFAULT_GENERATOR:
-		if (which == 0 && f->distance)
-			ret->word += (uint64_t)f->distance * steps;
-		else if (which < 4 + !!f->distance)
-			ret->word += (uint64_t)(ret->distance = distances[which - !!f->distance]) * steps;
-		else
-			return false;
-		ret->shuffle.seed = default_word(ret->main_seed, ret->word);
-		return true;
-	case FAMILY_GENERATOR:
-		/* the permutation, another that torch makes at the end, and the workers' seed; persistent workers have one */
-		ret->shuffle.skip += (which == 0 ? 2ULL * n : which == 1 ? 2ULL * n - 2 : n + 1ULL) * steps;
-		return which < 3;
-	default:
+	while (at < window && order[at] != s->item[0])
+		at++;
+	if (at == window)
 		return false;
-	}
+	if (columns > 1)   /* the files of a sample, in any order, then those of the next */
+		stride = 1;
+	while (k < s->count && k < 3 && at + k * stride < n && order[at + k * stride] == s->item[k])
+		k++;
+	return k == 3;
 }
 
 /* Does the order that @f says begin as some reader did? */
 static bool family_fits(struct recogniser *r, const struct recognise_job *job, const struct family *f)
 {
-	const struct index_map *map = &r->map[f->map];
-	uint32_t *order = malloc((size_t)map->n * sizeof(*order) + 1);
+	const struct index_map *map = maps_get(r->maps, f->map);
+	uint32_t *order = map ? family_items(f, map) : NULL;
 	bool fits = false;
 
-	if (!order)
-		return false;
-	memcpy(order, map->item, (size_t)map->n * sizeof(*order));
-	if (f->kind == FAMILY_CUMULATIVE) {
-		struct shuffle s = f->shuffle;
-
-		for (s.seed = f->main_seed; s.seed <= f->shuffle.seed; s.seed++)
-			shuffle_apply(&s, order, map->n);
-	} else {
-		shuffle_apply(&f->shuffle, order, map->n);
-	}
-	for (uint32_t i = 0; i < job->stream_count && !fits; i++) {
-		const struct recognise_stream *s = &job->stream[i];
-		uint32_t at = 0, window = map->n / 4 < 8192 ? map->n / 4 + 1 : 8192, k = 1;
-
-		/* any worker's first batch: somewhere near the head, then one after the other */
-		while (at < window && order[at] != s->item[0])
-			at++;
-		while (k < s->count && k < 3 && at + k * f->stride < map->n && order[at + k * f->stride] == s->item[k])
-			k++;
-		fits = at < window && k == 3;
-	}
+	for (uint32_t i = 0; order && i < job->stream_count && !fits; i++)
+		fits = f->kind == FAMILY_STREAMING || begins_as(order, map->n * map->columns, map->columns, f->stride, &job->stream[i]);
 	free(order);
 	return fits;
-}
-
-bool family_is_sane(const struct family *f)
-{
-	return f->kind > FAMILY_NONE && f->kind <= FAMILY_LONE_SEED && f->shuffle.kind < SHUFFLE_KINDS && f->stride &&
-	       f->stride <= ORDER_STRIDE_MAX && f->start < f->stride && f->map < MAPS && f->word <= 2 * STREAM_WORDS &&
-	       f->shuffle.skip <= SKIP_MAX && (f->kind != FAMILY_CUMULATIVE ||
-	       (f->main_seed <= f->shuffle.seed && f->shuffle.seed - f->main_seed < CUMULATIVE_MAX));
 }
 
 static bool has_evidence(const struct recognise_job *job)
@@ -406,21 +146,21 @@ static bool has_evidence(const struct recognise_job *job)
 /* The same job again: it reads this epoch as it did then. Without evidence only if the epoch before was as then. */
 static bool recognise_past(struct recogniser *r, struct recognise_job *job)
 {
-	if (job->past.kind == FAMILY_NONE || !r->map[job->past.map].n)
+	if (job->past.kind == FAMILY_NONE || !maps_get(r->maps, job->past.map))
 		return false;
 	return (!has_evidence(job) || family_fits(r, job, &job->past)) && order_make(r, job, &job->past);
 }
 
 static bool recognise_next(struct recogniser *r, struct recognise_job *job)
 {
-	uint32_t n = r->map[job->known.map].n;
+	const struct index_map *map = maps_get(r->maps, job->known.map);
 	struct family f;
 	uint32_t steps = job->epoch - job->known.epoch;
 	bool has_seen = has_evidence(job);
 
-	if (!n || (job->known.kind != FAMILY_NONE && steps > 1000))
+	if (!map || (job->known.kind != FAMILY_NONE && steps > 1000))
 		return false;
-	for (unsigned which = 0; family_next(&job->known, steps, n, which, &f); which++) {
+	for (unsigned which = 0; family_next(&job->known, steps, map->n, which, &f); which++) {
 		if (!has_seen || family_fits(r, job, &f))
 			return order_make(r, job, &f);
 		if (!steps)
@@ -458,7 +198,7 @@ static bool found_default(struct recogniser *r, struct recognise_job *job, struc
 {
 	f->kind = FAMILY_DEFAULT_GENERATOR;
 	f->main_seed = main_seed;
-	f->shuffle.seed = default_word(main_seed, f->word);
+	f->shuffle.seed = family_default_word(main_seed, f->word);
 	return order_make(r, job, f);
 }
 
@@ -508,28 +248,129 @@ static bool try_torch(struct recogniser *r, struct recognise_job *job, const str
 	return false;
 }
 
-/* Lists that were shuffled whole: shard lists, and small data sets. */
-static bool try_lists(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map)
+/* DALI's file lists: shuffled once, or again after each epoch, with seeds of its own. */
+static bool try_dali(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map)
 {
-	static const enum shuffle_kind kinds[] = { SHUFFLE_NUMPY_STATE, SHUFFLE_NUMPY_RNG, SHUFFLE_PYTHON };
-	struct family f = { .kind = FAMILY_CUMULATIVE, .main_seed = DALI_SEED, .stride = 1, .map = map };
+	struct family f = { .kind = FAMILY_CUMULATIVE, .main_seed = FAMILY_DALI_SEED, .stride = 1, .map = map };
 	uint64_t seed;
 
 	for (f.shuffle.kind = SHUFFLE_STD; f.shuffle.kind <= SHUFFLE_STD_OLD; f.shuffle.kind++) {
-		f.shuffle.seed = DALI_SEED;
-		if (search_small(h, f.shuffle.kind, DALI_SEED, 1, NULL, &r->cancel, &seed))
+		f.shuffle.seed = FAMILY_DALI_SEED;
+		if (search_small(h, f.shuffle.kind, FAMILY_DALI_SEED, 1, NULL, &r->cancel, &seed))
 			return order_make(r, job, &f);
 	}
-	f.kind = FAMILY_SEED_PLUS_EPOCH;
-	for (unsigned k = 0; k < 3 && h->n <= SMALL_N; k++) {
-		f.shuffle.kind = kinds[k];
-		if (search_small(h, kinds[k], 0, SMALL_SEEDS, NULL, &r->cancel, &seed) ||
-		    (kinds[k] == SHUFFLE_NUMPY_RNG && search_small(h, kinds[k], 9176, 100, NULL, &r->cancel, &seed))) {
-			f.shuffle.seed = seed;
-			return order_make(r, job, &f);
+	return false;
+}
+
+/* ---- lists that a program shuffled ---- */
+
+/* The readers' heads under one map; those with an item that is not in it are left out. */
+static uint32_t heads_make(const struct index_map *map, const struct recognise_job *job, struct head head[HEADS_MAX])
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < job->stream_count; i++)
+		count += head_make(map, &job->stream[i], 1, SEARCH_HEAD_MAX, &head[count]);
+	return count;
+}
+
+static bool try_space(struct recogniser *r, struct recognise_job *job, const struct head *head, uint32_t heads, unsigned map,
+		      const struct lists_space *space)
+{
+	struct family f = { .kind = FAMILY_SEED_PLUS_EPOCH, .shuffle = { .kind = space->kind }, .is_split = space->is_split, .map = map };
+	struct lists_found found;
+
+	if (!lists_search(head, heads, space, &r->cancel, &found))
+		return false;
+	f.shuffle.seed = found.seed;
+	f.stride = found.stride;
+	f.start = found.start;
+	return order_make(r, job, &f);
+}
+
+/* Small seeds for short lists; for long ones those that people use. */
+static bool try_list_kind(struct recogniser *r, struct recognise_job *job, const struct head *head, uint32_t heads, unsigned map,
+			  enum shuffle_kind kind)
+{
+	for (int is_split = 0; is_split < 2; is_split++) {
+		struct lists_space space = { kind, 0, SMALL_SEEDS, is_split };
+
+		if (head->n > SMALL_N && is_split)
+			return false;
+		if (head->n <= SMALL_N && try_space(r, job, head, heads, map, &space))
+			return true;
+		for (size_t i = 0; i < sizeof(popular) / sizeof(popular[0]); i++) {
+			space.first = popular[i];
+			space.count = 1;
+			if ((head->n > SMALL_N || popular[i] >= SMALL_SEEDS) && try_space(r, job, head, heads, map, &space))
+				return true;
 		}
 	}
 	return false;
+}
+
+static bool try_lists(struct recogniser *r, struct recognise_job *job)
+{
+	static const enum shuffle_kind kinds[] = { SHUFFLE_NUMPY_STATE, SHUFFLE_NUMPY_RNG, SHUFFLE_PYTHON, SHUFFLE_BUFFER };
+	struct head head[HEADS_MAX];
+
+	for (unsigned m = 0; m < MAPS; m++) {
+		const struct index_map *map = maps_get(r->maps, m);
+		uint32_t heads = map ? heads_make(map, job, head) : 0;
+
+		for (unsigned k = 0; k < sizeof(kinds) / sizeof(kinds[0]) && heads; k++) {
+			/* WebDataset's are lists of shards */
+			if ((kinds[k] != SHUFFLE_BUFFER || map->n <= SMALL_N) && try_list_kind(r, job, head, heads, m, kinds[k]))
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * MosaicML Streaming reads samples of some shards at a time, so these are opened in no exact order, but are
+ * the first of the epoch's: nearly all among the first so many.
+ */
+static bool streaming_fits(const uint32_t *order, uint32_t n, const struct head *head, uint32_t heads)
+{
+	uint32_t opened = 0, within = 0, window;
+	uint32_t *at = malloc((size_t)n * sizeof(*at) + 1);
+
+	for (uint32_t i = 0; at && i < n; i++)
+		at[order[i]] = i;
+	for (uint32_t h = 0; h < heads; h++)
+		opened += head[h].count;
+	window = opened * 2;
+	for (uint32_t h = 0; h < heads && at; h++) {
+		for (uint32_t k = 0; k < head[h].count; k++)
+			within += at[head[h].index[k]] < window;
+	}
+	free(at);
+	/* each is there by chance with window / n: half of them or less, so forty are as sure as forty tosses */
+	return window * 4 <= n && opened >= STREAMING_OPENED && within * 20 >= opened * 19;
+}
+
+static bool try_streaming(struct recogniser *r, struct recognise_job *job)
+{
+	struct head head[HEADS_MAX];
+	bool found = false;
+
+	for (unsigned m = 0; m < MAPS && !found; m++) {
+		const struct index_map *map = maps_get(r->maps, m);
+		uint32_t heads = map ? heads_make(map, job, head) : 0;
+		uint32_t *order = heads ? malloc((size_t)map->n * sizeof(*order)) : NULL;
+		struct family f = { .kind = FAMILY_STREAMING, .shuffle = { SHUFFLE_NUMPY_RNG, FAMILY_STREAMING_SEED, 0 },
+				    .main_seed = FAMILY_STREAMING_SEED, .stride = 1, .map = m };
+
+		for (; order && !found && f.shuffle.seed < FAMILY_STREAMING_SEED + STREAMING_EPOCHS; f.shuffle.seed++) {
+			if (!family_indices(&f, order, map->n) && streaming_fits(order, map->n, head, heads)) {
+				found = order_make(r, job, &f);
+				break;
+			}
+		}
+		free(order);
+	}
+	return found;
 }
 
 /* ---- all of them ---- */
@@ -618,16 +459,15 @@ static bool each_head(struct recogniser *r, struct recognise_job *job, unsigned 
 		      bool (*try)(struct recogniser *r, struct recognise_job *job, const struct head *h, unsigned map))
 {
 	for (unsigned m = 0; m < MAPS; m++) {
-		uint32_t needed = r->map[m].n ? search_entries_needed(r->map[m].n, bits) : 0;
+		const struct index_map *map = maps_get(r->maps, m);
+		uint32_t needed = map ? search_entries_needed(map->n, bits) : 0;
 
 		for (uint32_t i = 0; needed && i < job->stream_count; i++) {
 			struct head h;
 
 			if (atomic_load(&r->cancel))
 				return false;
-			if (job->stream[i].count < needed || !head_make(&r->map[m], &job->stream[i], needed, &h))
-				continue;
-			if (try(r, job, &h, m))
+			if (head_make(map, &job->stream[i], needed, needed, &h) && try(r, job, &h, m))
 				return true;
 		}
 	}
@@ -636,18 +476,17 @@ static bool each_head(struct recogniser *r, struct recognise_job *job, unsigned 
 
 static void recognise(struct recogniser *r, struct recognise_job *job)
 {
-	if (!maps_make(r, job)) {
-		maps_clear(r);
+	if (!maps_make(r->maps, job->set, job->unit, job->unit_count, job->depth != RECOGNISE_USUAL))
 		return;
-	}
-	if (job->known.is_told && !r->map[job->known.map].n)
-		job->known.map = 1;
+	if (job->known.is_told && !maps_get(r->maps, job->known.map))
+		job->known.map = MAP_NAMES;
 	if ((job->known.kind != FAMILY_NONE && recognise_next(r, job)) || recognise_past(r, job))
 		return;
 	if (each_head(r, job, 24, try_sequential) || each_head(r, job, SMALL_BITS, try_torch_usual))
 		return;
-	if (job->depth == RECOGNISE_SMALL && !each_head(r, job, SMALL_BITS, try_torch))
-		each_head(r, job, 14, try_lists);
+	if (job->depth == RECOGNISE_SMALL && !each_head(r, job, SMALL_BITS, try_torch) && !each_head(r, job, 14, try_dali) &&
+	    !try_lists(r, job))
+		try_streaming(r, job);
 	if (job->depth == RECOGNISE_ALL)
 		each_head(r, job, 32, try_all_seeds);
 }
@@ -685,20 +524,22 @@ static void *recogniser_thread(void *arg)
 	return NULL;
 }
 
-int recogniser_new(struct ns *ns, void (*done)(void *arg, struct recognise_job *job), void *arg, struct recogniser **ret)
+int recogniser_new(struct ns *ns, struct cache *cache, void (*done)(void *arg, struct recognise_job *job), void *arg, struct recogniser **ret)
 {
 	struct recogniser *r = calloc(1, sizeof(*r));
 	int rc;
 
 	if (!r)
 		return -ENOMEM;
-	r->ns = ns;
 	r->done = done;
 	r->arg = arg;
 	lock_init(&r->lock, "recognise", RANK_RECOGNISE);
 	lock_cond_init(&r->wake);
-	rc = -pthread_create(&r->thread, NULL, recogniser_thread, r);
+	rc = maps_new(ns, cache, &r->maps);
+	if (!rc)
+		rc = -pthread_create(&r->thread, NULL, recogniser_thread, r);
 	if (rc) {
+		maps_free(r->maps);
 		lock_destroy(&r->lock);
 		free(r);
 		return rc;
@@ -719,7 +560,7 @@ void recogniser_free(struct recogniser *r)
 	pthread_join(r->thread, NULL);
 	for (unsigned i = 0; i < r->waiting_count; i++)
 		recognise_job_free(r->waiting[i]);
-	maps_clear(r);
+	maps_free(r->maps);
 	pthread_cond_destroy(&r->wake);
 	lock_destroy(&r->lock);
 	free(r);
@@ -750,95 +591,4 @@ void recogniser_submit(struct recogniser *r, struct recognise_job *job)
 double recogniser_cpu_s(struct recogniser *r)
 {
 	return (double)atomic_load(&r->cpu_ns) / 1e9;
-}
-
-/* ---- plans ---- */
-
-struct plan_kind {
-	const char *name;
-	enum family_kind family;
-	enum shuffle_kind shuffle;
-	bool needs_seed;
-};
-
-static const struct plan_kind plan_kinds[] = {
-	{ "sequential", FAMILY_SEQUENTIAL, SHUFFLE_NONE, false },
-	{ "torch-random", FAMILY_DEFAULT_GENERATOR, SHUFFLE_TORCH, true },
-	{ "torch-distributed", FAMILY_SEED_PLUS_EPOCH, SHUFFLE_TORCH, false },
-	{ "torch-generator", FAMILY_GENERATOR, SHUFFLE_TORCH, true },
-	{ "numpy", FAMILY_SEED_PLUS_EPOCH, SHUFFLE_NUMPY_STATE, true },
-	{ "numpy-rng", FAMILY_SEED_PLUS_EPOCH, SHUFFLE_NUMPY_RNG, true },
-	{ "python", FAMILY_SEED_PLUS_EPOCH, SHUFFLE_PYTHON, true },
-	{ "dali", FAMILY_CUMULATIVE, SHUFFLE_STD, false },
-};
-
-struct plan_words {
-	uint64_t seed, epoch, world, rank;
-	bool has_seed;
-};
-
-static int plan_word(char *word, struct plan_words *p, char *msg, size_t msg_size)
-{
-	struct { const char *key; uint64_t *value; } keys[] = {
-		{ "seed", &p->seed }, { "epoch", &p->epoch }, { "world", &p->world }, { "rank", &p->rank }, { "ranks", &p->rank },
-	};
-	char *value = strchr(word, '=');
-
-	if (value)
-		*value++ = 0;
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		if (strcmp(keys[i].key, word) || !value)
-			continue;
-		if (parse_u64(value, keys[i].value)) {
-			snprintf(msg, msg_size, "%s=%s is not a number", word, value);
-			return -EINVAL;
-		}
-		p->has_seed |= keys[i].value == &p->seed;
-		return 0;
-	}
-	snprintf(msg, msg_size, "unknown word '%s'; known are seed= epoch= world= rank=", word);
-	return -EINVAL;
-}
-
-int recognise_parse_plan(const char *text, struct family *ret_family, char *msg, size_t msg_size)
-{
-	struct plan_words p = { .world = 1 };
-	const struct plan_kind *kind = NULL;
-	char copy[256], *save = NULL, *word;
-
-	snprintf(copy, sizeof(copy), "%s", text);
-	word = strtok_r(copy, " \t\n,", &save);
-	for (size_t i = 0; word && i < sizeof(plan_kinds) / sizeof(plan_kinds[0]); i++) {
-		if (!strcmp(plan_kinds[i].name, word))
-			kind = &plan_kinds[i];
-	}
-	if (!kind || strlen(text) >= sizeof(copy)) {
-		snprintf(msg, msg_size, "unknown plan '%s'; see hopperfs-prefetch(7)", word ? word : "");
-		return -EINVAL;
-	}
-	while ((word = strtok_r(NULL, " \t\n,", &save))) {
-		if (plan_word(word, &p, msg, msg_size))
-			return -EINVAL;
-	}
-	if ((kind->needs_seed && !p.has_seed) || !p.world || p.world > ORDER_STRIDE_MAX || p.rank >= p.world || p.epoch > 1000000) {
-		snprintf(msg, msg_size, kind->needs_seed && !p.has_seed ? "%s needs seed=" : "%s: world= must be 1..1024, rank= below it",
-			 kind->name);
-		return -EINVAL;
-	}
-	*ret_family = (struct family){ .kind = kind->family, .shuffle = { kind->shuffle, p.seed + p.epoch, 0 }, .stride = (uint32_t)p.world,
-				       .start = (uint32_t)p.rank, .is_told = true };
-	if (kind->family == FAMILY_DEFAULT_GENERATOR) {
-		ret_family->main_seed = p.seed;
-		ret_family->word = 3 + 4 * p.epoch;
-		ret_family->shuffle.seed = default_word(p.seed, ret_family->word);
-	}
-	if (kind->family == FAMILY_GENERATOR) {
-		ret_family->shuffle.seed = p.seed;
-		ret_family->shuffle.skip = 2;
-	}
-	if (kind->family == FAMILY_CUMULATIVE) {
-		ret_family->main_seed = p.has_seed ? p.seed : DALI_SEED;
-		ret_family->shuffle.seed = ret_family->main_seed + p.epoch;
-	}
-	return 0;
 }

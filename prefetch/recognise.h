@@ -5,8 +5,7 @@
  *
  *   job: the set's directories, the first items each reader opened in this epoch, and
  *        what was known of the epoch before
- *   1. index maps: which item the loader's index i is (the files of all class
- *      directories sorted by name, with torchvision's image extensions or without a filter)
+ *   1. index maps: which item the loader's index i is (maps.h)
  *   2. the epochs that follow from what is known (seed + 1, the generator's next word, ...)
  *   3. small seeds and the usual defaults of every loader, in order of likelihood
  *   4. all 2^32 seeds of torch's generator, on all processors, if the set is worth it
@@ -19,41 +18,15 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "prefetch/family.h"
 #include "prefetch/order.h"
 #include "prefetch/search.h"
 
+struct cache;
 struct ns;
 struct recogniser;
 
 enum { HEADS_MAX = 24 };
-
-/* How epochs follow each other. */
-enum family_kind {
-	FAMILY_NONE,
-	FAMILY_SEQUENTIAL,
-	FAMILY_SEED_PLUS_EPOCH,      /* seed, seed + 1, ...: DistributedSampler, accelerate, Megatron; numpy and python lists */
-	FAMILY_CUMULATIVE,           /* the same list shuffled again and again with seed + epoch (DALI) */
-	FAMILY_DEFAULT_GENERATOR,    /* words of torch.manual_seed(seed): DataLoader(shuffle=True) */
-	FAMILY_GENERATOR,            /* DataLoader(generator=g): permutations from one stream */
-	FAMILY_LONE_SEED,            /* one epoch's seed, found by search; the next is unknown */
-};
-
-struct family {
-	enum family_kind kind;
-	struct shuffle shuffle;      /* of the epoch it was recognised in */
-	uint64_t main_seed, word;    /* FAMILY_DEFAULT_GENERATOR */
-	uint32_t distance;           /* words from one epoch to the next, 0 unknown */
-	uint32_t stride, start;      /* ranks; stride 1 without */
-	unsigned map;                /* which index map */
-	uint32_t epoch;              /* of the set, when it was recognised */
-	bool is_told;                /* by user.hopper.plan */
-};
-
-/* A directory of the set: its items are ids [first, first + count), numbered from base on. dir 0: records of one file. */
-struct recognise_unit {
-	uint64_t dir, first;
-	uint32_t count, base;
-};
 
 struct recognise_stream {
 	uint32_t pid, count;
@@ -80,14 +53,11 @@ struct recognise_job {
 	struct order *order;         /* owned; taken by who takes the job back */
 };
 
-/* @done is called on the recogniser's thread with a job that is the callee's to free; it must not block for long. */
-int recogniser_new(struct ns *ns, void (*done)(void *arg, struct recognise_job *job), void *arg, struct recogniser **ret);
+/* @cache: where the set's own lists are read, or NULL. @done is called on the recogniser's thread with a job that is the callee's to free; it must not block for long. */
+int recogniser_new(struct ns *ns, struct cache *cache, void (*done)(void *arg, struct recognise_job *job), void *arg, struct recogniser **ret);
 
 /* Calls off what runs, waits, frees. */
 void recogniser_free(struct recogniser *r);
-
-/* Is @f, read from disk, within what this code computes in bounded time? */
-bool family_is_sane(const struct family *f);
 
 /* Takes @job; a job of the same set that waits is replaced, one that runs a step 4 is called off. Never blocks. */
 void recogniser_submit(struct recogniser *r, struct recognise_job *job);
@@ -95,12 +65,5 @@ void recognise_job_free(struct recognise_job *job);
 
 /* Processor seconds used so far. */
 double recogniser_cpu_s(struct recogniser *r);
-
-/*
- * "torch-random seed=S [epoch=E]", "torch-distributed seed=S [epoch=E] [world=R] [rank=K]",
- * "torch-generator seed=S", "numpy seed=S", "numpy-rng seed=S", "python seed=S", "dali [seed=S]",
- * "sequential": 0, or -EINVAL with a line in @msg.
- */
-int recognise_parse_plan(const char *text, struct family *ret_family, char *msg, size_t msg_size);
 
 #endif

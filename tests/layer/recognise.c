@@ -82,7 +82,7 @@ static int set_up(void **state)
 	fd = open(scratch_path("c"), O_RDONLY | O_DIRECTORY);
 	if (stats_new(&f->stats) || origin_open(scratch_path("o"), f->stats, &f->origin, msg, sizeof(msg)) ||
 	    store_open(fd, scratch_path("c"), &f->store, &was_clean, msg, sizeof(msg)) ||
-	    ns_open(f->store, f->origin, &cfg, f->stats, &f->ns) || recogniser_new(f->ns, done, f, &f->recogniser))
+	    ns_open(f->store, f->origin, &cfg, f->stats, &f->ns) || recogniser_new(f->ns, NULL, done, f, &f->recogniser))
 		return 1;
 	close(fd);
 	/* units as the prefetcher met them: b first; the index maps have a, a.b, b */
@@ -118,9 +118,7 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* Ask with reader @pid having opened the entries start, start + stride, ... of @order (or nothing, if NULL). */
-static struct recognise_job *ask(struct fixture *f, const uint32_t *order, uint32_t start, uint32_t stride, uint32_t epoch,
-				 const struct family *known, enum recognise_depth depth)
+static struct recognise_job *job_new(struct fixture *f, uint32_t epoch, const struct family *known, enum recognise_depth depth)
 {
 	struct recognise_job *job = calloc(1, sizeof(*job));
 
@@ -132,15 +130,43 @@ static struct recognise_job *ask(struct fixture *f, const uint32_t *order, uint3
 	job->depth = depth;
 	if (known)
 		job->known = *known;
+	return job;
+}
+
+static struct recognise_job *submit(struct fixture *f, struct recognise_job *job)
+{
+	recogniser_submit(f->recogniser, job);
+	waiter_wait(&f->waiter, ++f->asked);
+	return f->job;
+}
+
+/* Ask with @readers having opened @each entries: reader k's are k, k + readers, ... of @order. */
+static struct recognise_job *ask_readers(struct fixture *f, const uint32_t *order, uint32_t readers, uint32_t each)
+{
+	struct recognise_job *job = job_new(f, 0, NULL, RECOGNISE_SMALL);
+
+	job->stream_count = readers;
+	for (uint32_t r = 0; r < readers; r++) {
+		job->stream[r] = (struct recognise_stream){ .pid = 7 + r, .count = each };
+		for (uint32_t k = 0; k < each; k++)
+			job->stream[r].item[k] = order[r + k * readers];
+	}
+	return submit(f, job);
+}
+
+/* Ask with reader @pid having opened the entries start, start + stride, ... of @order (or nothing, if NULL). */
+static struct recognise_job *ask(struct fixture *f, const uint32_t *order, uint32_t start, uint32_t stride, uint32_t epoch,
+				 const struct family *known, enum recognise_depth depth)
+{
+	struct recognise_job *job = job_new(f, epoch, known, depth);
+
 	if (order) {
 		job->stream_count = 1;
 		job->stream[0] = (struct recognise_stream){ .pid = 7, .count = SEARCH_HEAD_MAX };
 		for (uint32_t k = 0; k < SEARCH_HEAD_MAX; k++)
 			job->stream[0].item[k] = order[start + k * stride];
 	}
-	recogniser_submit(f->recogniser, job);
-	waiter_wait(&f->waiter, ++f->asked);
-	return f->job;
+	return submit(f, job);
 }
 
 static void shuffled(const uint32_t *map, uint32_t n, enum shuffle_kind kind, uint64_t seed, uint64_t skip, uint32_t *ret)
@@ -216,12 +242,139 @@ static void ranks_and_generators_and_lists(void **state)
 	assert_order(ask(f, order, 0, 1, 1, &known, RECOGNISE_USUAL), order, IMAGES);
 
 	for (int kind = SHUFFLE_NUMPY_STATE; kind < SHUFFLE_KINDS; kind++) {
-		uint64_t seed = kind >= SHUFFLE_STD ? 524287 : 17;
+		uint64_t seed = kind == SHUFFLE_STD || kind == SHUFFLE_STD_OLD ? 524287 : 17;
 
 		shuffled(f->image, IMAGES, (enum shuffle_kind)kind, seed, 0, order);
 		assert_false(ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL)->is_found);
 		assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_SMALL), order, IMAGES);
 	}
+}
+
+/* Four workers of one shuffled list of shards, of which each has opened two: too few for any one of them. */
+static void readers_of_one_list_are_evidence_together(void **state)
+{
+	static const enum shuffle_kind kinds[] = { SHUFFLE_NUMPY_STATE, SHUFFLE_NUMPY_RNG, SHUFFLE_PYTHON };
+	struct fixture *f = *state;
+	uint32_t order[IMAGES];
+
+	for (size_t k = 0; k < 3; k++) {
+		shuffled(f->image, IMAGES, kinds[k], 31, 0, order);
+		assert_order(ask_readers(f, order, 4, 2), order, IMAGES);
+		assert_int_equal(f->job->order->stride, 4);
+		assert_int_equal(f->job->family.shuffle.seed, 31);
+		assert_false(ask_readers(f, order, 4, 1)->is_found);
+	}
+}
+
+/* WebDataset: each of three workers shuffles the shards that are its own. */
+static void shares_that_are_shuffled_by_themselves(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t order[IMAGES], own[IMAGES / 3];
+
+	for (uint32_t l = 0; l < 3; l++) {
+		for (uint32_t i = 0; i < IMAGES / 3; i++)
+			own[i] = f->image[l + 3 * i];
+		shuffled(own, IMAGES / 3, SHUFFLE_BUFFER, 12, 0, own);
+		for (uint32_t i = 0; i < IMAGES / 3; i++)
+			order[l + 3 * i] = own[i];
+	}
+	assert_order(ask_readers(f, order, 3, 3), order, IMAGES);
+	assert_string_equal(f->job->order->text, "webdataset seed 12, shares 3");
+}
+
+/* random.seed(5) once, then random.shuffle(files) or rng.permutation(n) before each epoch; or seeded anew, in place (DLIO). */
+static void generators_that_go_on_are_followed(void **state)
+{
+	struct shuffle seed = { SHUFFLE_PYTHON, 5, 0 };
+	struct fixture *f = *state;
+	struct shuffle_rng *g = shuffle_rng_new(&seed);
+	uint32_t order[IMAGES], fresh[IMAGES];
+	struct family known;
+
+	memcpy(order, f->image, sizeof(order));
+	shuffle_rng_apply(g, order, IMAGES);
+	assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_SMALL), order, IMAGES);
+	known = f->job->family;
+	memcpy(fresh, f->image, sizeof(fresh));
+	for (uint32_t e = 1; e < 4; e++) {
+		shuffle_rng_apply(g, order, IMAGES);
+		assert_order(ask(f, e == 1 ? order : NULL, 0, 1, e, &known, RECOGNISE_USUAL), order, IMAGES);
+		known = f->job->family;
+	}
+	assert_int_equal(known.kind, FAMILY_STREAM_IN_PLACE);
+	free(g);
+
+	seed = (struct shuffle){ SHUFFLE_NUMPY_RNG, 5, 0 };
+	g = shuffle_rng_new(&seed);
+	shuffle_rng_apply(g, fresh, IMAGES);
+	assert_order(ask(f, fresh, 0, 1, 0, NULL, RECOGNISE_SMALL), fresh, IMAGES);
+	known = f->job->family;
+	memcpy(fresh, f->image, sizeof(fresh));
+	shuffle_rng_apply(g, fresh, IMAGES);
+	assert_order(ask(f, fresh, 0, 1, 1, &known, RECOGNISE_USUAL), fresh, IMAGES);
+	assert_int_equal(f->job->family.kind, FAMILY_STREAM);
+	free(g);
+
+	shuffled(f->image, IMAGES, SHUFFLE_NUMPY_STATE, 123, 0, order);
+	assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_SMALL), order, IMAGES);
+	known = f->job->family;
+	shuffled(order, IMAGES, SHUFFLE_NUMPY_STATE, 124, 0, order);
+	assert_order(ask(f, order, 0, 1, 1, &known, RECOGNISE_USUAL), order, IMAGES);
+	assert_int_equal(f->job->family.kind, FAMILY_CUMULATIVE);
+}
+
+/* sorted(glob("*" "/" "*")): "a.b/..." comes before "a/...". */
+static void lists_sorted_by_the_whole_path(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t path[IMAGES + OTHERS], order[IMAGES + OTHERS], in_a = EACH + OTHERS;
+
+	memcpy(path, f->all + in_a, EACH * sizeof(*path));              /* a.b */
+	memcpy(path + EACH, f->all, in_a * sizeof(*path));              /* a */
+	memcpy(path + EACH + in_a, f->all + in_a + EACH, EACH * sizeof(*path));
+	shuffled(path, f->n_all, SHUFFLE_TORCH, 9, 0, order);
+	assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL), order, f->n_all);
+}
+
+/* An image in b and its mask in a.b, read one after the other: as many of both. */
+static void samples_of_two_files(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t a[EACH], order[2 * EACH];
+	struct recognise_job *job = job_new(f, 0, NULL, RECOGNISE_USUAL);
+
+	/* without a, whose count is another: a.b follows b */
+	job->unit[1] = job->unit[2];
+	job->unit[1].base = EACH;
+	job->unit_count = CLASSES - 1;
+	for (uint32_t i = 0; i < EACH; i++)
+		a[i] = i;
+	shuffled(a, EACH, SHUFFLE_TORCH, 3, 0, a);
+	job->stream_count = 1;
+	job->stream[0] = (struct recognise_stream){ .pid = 7, .count = SEARCH_HEAD_MAX };
+	for (uint32_t i = 0; i < EACH; i++) {
+		order[2 * i] = f->image[EACH + a[i]] - f->unit[2].base + EACH;
+		order[2 * i + 1] = f->image[2 * EACH + a[i]];
+	}
+	memcpy(job->stream[0].item, order, sizeof(job->stream[0].item));
+	assert_order(submit(f, job), order, 2 * EACH);
+	assert_int_equal(f->job->family.map, MAP_SAMPLES);
+}
+
+/* MosaicML Streaming opens the first shards of an epoch in no exact order. */
+static void streaming_opens_the_first_shards_first(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t order[IMAGES], mixed[IMAGES];
+
+	shuffled(f->image, IMAGES, SHUFFLE_NUMPY_RNG, 9176, 0, order);
+	shuffled(order, IMAGES, SHUFFLE_NUMPY_RNG, 9178, 0, order);
+	memcpy(mixed, order, sizeof(mixed));
+	for (uint32_t i = 0; i < 40; i++)
+		mixed[i] = order[(i * 7 + 3) % 40];
+	assert_order(ask_readers(f, mixed, 4, 8), order, IMAGES);
+	assert_string_equal(f->job->order->text, "streaming seed 9178");
 }
 
 /* Accesses with replacement, and shuffles outside the zoo: never recognised. NOISE_RUNS=1000 for the long form. */
@@ -241,8 +394,10 @@ static void noise_is_not_recognised(void **state)
 			if (run % 2)
 				order[j] = t;
 		}
-		if (ask(f, order, 0, 1, 0, NULL, RECOGNISE_USUAL)->is_found)
+		if (ask(f, order, 0, 1, 0, NULL, run % 10 ? RECOGNISE_USUAL : RECOGNISE_SMALL)->is_found)
 			fail_msg("run %d was taken for %s", run, f->job->order->text);
+		if (run % 10 == 0 && ask_readers(f, order, 4, 6)->is_found)
+			fail_msg("readers of run %d were taken for %s", run, f->job->order->text);
 	}
 }
 
@@ -260,17 +415,17 @@ static void plans_are_parsed_strictly(void **state)
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		*msg = 0;
-		if (recognise_parse_plan(bad[i], &family, msg, sizeof(msg)) != -EINVAL || !*msg || strchr(msg, '\n'))
+		if (family_parse(bad[i], &family, msg, sizeof(msg)) != -EINVAL || !*msg || strchr(msg, '\n'))
 			fail_msg("'%s': '%s'", bad[i], msg);
 	}
-	assert_int_equal(recognise_parse_plan("torch-random seed=42 epoch=1", &family, msg, sizeof(msg)), 0);
+	assert_int_equal(family_parse("torch-random seed=42 epoch=1", &family, msg, sizeof(msg)), 0);
 	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 2563451924u, 0, order);
 	assert_order(ask(f, NULL, 0, 1, 0, &family, RECOGNISE_USUAL), order, IMAGES);
 	assert_int_equal(f->job->order->by, PREDICTOR_PLAN);
-	assert_int_equal(recognise_parse_plan("torch-distributed seed=1 epoch=2 world=2 rank=1", &family, msg, sizeof(msg)), 0);
+	assert_int_equal(family_parse("torch-distributed seed=1 epoch=2 world=2 rank=1", &family, msg, sizeof(msg)), 0);
 	shuffled(f->image, IMAGES, SHUFFLE_TORCH, 3, 0, order);
 	assert_order(ask(f, NULL, 0, 1, 0, &family, RECOGNISE_USUAL), order, IMAGES);
-	assert_int_equal(recognise_parse_plan("dali", &family, msg, sizeof(msg)), 0);
+	assert_int_equal(family_parse("dali", &family, msg, sizeof(msg)), 0);
 	shuffled(f->image, IMAGES, SHUFFLE_STD, 524287, 0, order);
 	assert_order(ask(f, NULL, 0, 1, 0, &family, RECOGNISE_USUAL), order, IMAGES);
 	/* DALI shuffles on: the next epoch from this one's list, with the next seed */
@@ -285,6 +440,12 @@ int main(void)
 		CASE(the_default_generator_leads_through_all_epochs),
 		CASE(lists_of_all_files_are_mapped_too),
 		CASE(ranks_and_generators_and_lists),
+		CASE(readers_of_one_list_are_evidence_together),
+		CASE(shares_that_are_shuffled_by_themselves),
+		CASE(generators_that_go_on_are_followed),
+		CASE(lists_sorted_by_the_whole_path),
+		CASE(samples_of_two_files),
+		CASE(streaming_opens_the_first_shards_first),
 		CASE(noise_is_not_recognised),
 		CASE(plans_are_parsed_strictly),
 	};

@@ -5,6 +5,7 @@ UNIT_TESTS += \
 	tests/unit/events \
 	tests/unit/geometry \
 	tests/unit/hedge \
+	tests/unit/manifest \
 	tests/unit/options \
 	tests/unit/parse \
 	tests/unit/prefetch \
@@ -29,6 +30,8 @@ tests_unit_geometry_SOURCES = tests/unit/geometry.c
 tests_unit_geometry_LDADD = $(UNIT_LDADD)
 tests_unit_hedge_SOURCES = tests/unit/hedge.c
 tests_unit_hedge_LDADD = $(UNIT_LDADD)
+tests_unit_manifest_SOURCES = tests/unit/manifest.c
+tests_unit_manifest_LDADD = $(UNIT_LDADD)
 tests_unit_options_SOURCES = tests/unit/options.c fs/options.c
 tests_unit_options_LDADD = $(UNIT_LDADD)
 tests_unit_parse_SOURCES = tests/unit/parse.c
