@@ -8,13 +8,14 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include "cache/extent.h"
+#include "cache/origin/health.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/stats.h"
 #include "lib/strbuf.h"
 
-enum { RANK_CACHE = 30, STORE_THREADS = 4, DOWN_AFTER = 8 };
+enum { RANK_CACHE = 30, STORE_THREADS = 4 };
 
 _Static_assert(sizeof(struct read_state) <= sizeof(((struct cache_read *)0)->priv), "read state fits");
 _Static_assert(sizeof(struct want_state) <= sizeof(((struct cache_want *)0)->priv), "want state fits");
@@ -613,23 +614,23 @@ static void publish_nodes(struct cache *c)
 
 void cache_publish(struct cache *c)
 {
-	const char *state;
 	uint64_t used, limit, hedge_ns;
-	unsigned in_flight;
+	unsigned in_flight, hung;
 
 	lock_acquire(&c->lock);
 	used = ram_used_bytes(&c->ram);
 	limit = ram_limit_bytes(&c->ram);
 	in_flight = c->origin_in_flight;
 	hedge_ns = hedge_after_ns(&c->hedge);
-	state = c->errors_in_row >= DOWN_AFTER ? "down" : c->errors_in_row ? "shaky" : "ok";
+	hung = c->hung;
 	lock_release(&c->lock);
 	stats_set(c->stats, STAT_RAM_BYTES, used);
 	stats_set(c->stats, STAT_RAM_LIMIT_BYTES, limit);
 	stats_set(c->stats, STAT_ORIGIN_IN_FLIGHT, in_flight);
 	stats_set(c->stats, STAT_ORIGIN_HEDGE_AFTER_US, hedge_ns == UINT64_MAX ? 0 : hedge_ns / NSEC_PER_USEC);
 	stats_set_text(c->stats, STAT_ORIGIN_KIND, c->origin->ops->kind);
-	stats_set_text(c->stats, STAT_ORIGIN_STATE, state);
+	stats_set(c->stats, STAT_ORIGIN_HUNG, hung);
+	stats_set_text(c->stats, STAT_ORIGIN_STATE, health_name(health_state(c->origin->health, clock_ns())));
 	stats_set(c->stats, STAT_ORIGIN_LATENCY_P50_US, hist_percentile(&c->latency, 50));
 	stats_set(c->stats, STAT_ORIGIN_LATENCY_P99_US, hist_percentile(&c->latency, 99));
 	stats_set(c->stats, STAT_NAMESPACE_INODES, ns_inodes(c->ns));
@@ -679,6 +680,24 @@ static int open_disk(struct cache *c, const struct cache_config *cfg, bool was_c
 	return disk_open(&disk, c->store, c->stats, &c->disk, msg, msg_size);
 }
 
+/* Is an origin that was down there again? Its health takes the answer; nobody else waits for it. */
+static void probe_run(struct work *w)
+{
+	struct cache *c = container_of(w, struct cache, probe);
+	struct origin_attr attr;
+
+	origin_stat(c->origin, "", &attr);
+	health_probed(c->origin->health, clock_ns());
+}
+
+static void probe_submit(void *arg)
+{
+	struct cache *c = arg;
+
+	c->probe.run = probe_run;
+	pool_submit(c->pool, &c->probe);
+}
+
 static int start_threads(struct cache *c)
 {
 	int rc = pool_new("store", STORE_THREADS, &c->pool);
@@ -688,6 +707,8 @@ static int start_threads(struct cache *c)
 		rc = -pthread_create(&c->timer, NULL, fill_timer_thread, c);
 	if (!rc)
 		rc = -pthread_create(&c->evictor, NULL, evictor_thread, c);
+	if (!rc)
+		health_set_probe(c->origin->health, probe_submit, c);
 	return rc;
 }
 
@@ -767,6 +788,7 @@ int cache_open(const struct cache_config *cfg, struct origin *origin, struct sta
 		list_init(&c->cold[i]);
 		list_init(&c->warm[i]);
 	}
+	list_init(&c->losers);
 	list_init(&c->starved);
 	list_init(&c->filling);
 	list_init(&c->retrying);

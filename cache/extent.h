@@ -148,7 +148,9 @@ struct cache {
 	uint64_t ram_only_bytes;     /* at most half of the arena, so that demand never starves */
 	unsigned origin_in_flight, demand_in_flight;
 	unsigned busy;               /* extents that are not idle, and requests that lost and have not ended */
-	unsigned errors_in_row;
+	unsigned hung;               /* requests written off: not in flight, not ended */
+	struct list losers;          /* of struct request (link): lost, in flight, not written off */
+	struct work probe;           /* of an origin that is down: one at a time */
 	struct hedge hedge;
 	unsigned hedges;             /* in flight, and not lost yet */
 	unsigned hedges_waiting;     /* due, but as many requests are in flight as may be */
@@ -200,6 +202,8 @@ uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
 /* request.c: with the lock held, unless said otherwise. */
 void request_start(struct extent *x);                    /* lock NOT held */
 const char *request_path(const struct extent *x);        /* of one in cache->filling */
+/* Losers that do not end are no longer in flight; *wake_ns is lowered to when to look again. */
+void request_write_off(struct cache *c, uint64_t now, uint64_t *wake_ns);
 void request_watch(struct cache *c, const struct extent *x);   /* a reader waits: the timer must look in time */
 
 /*

@@ -555,6 +555,7 @@ void *fill_timer_thread(void *arg)
 
 		answers_init(&a);
 		expire_waiters(c, now, &wake_ns, &a);
+		request_write_off(c, now, &wake_ns);
 		hedge = request_hedge(c, now, &wake_ns, &a);
 		if (x)
 			list_remove(&x->queue);
@@ -563,7 +564,7 @@ void *fill_timer_thread(void *arg)
 
 			lock_release(&c->lock);
 			if (hedge)
-				c->origin->ops->read(c->origin, hedge);
+				origin_submit(c->origin, hedge);
 			if (x && fails)
 				fill_end(x, -EIO, 0);
 			else if (x)

@@ -18,6 +18,7 @@ libhopper_cache_a_SOURCES = \
 	cache/store.c cache/store.h \
 	cache/whole.c \
 	cache/origin/fault.c \
+	cache/origin/health.c cache/origin/health.h \
 	cache/origin/kinds.h \
 	cache/origin/origin.c cache/origin/origin.h \
 	cache/origin/posix.c

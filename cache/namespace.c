@@ -20,6 +20,7 @@
 #include <time.h>
 #include <xxhash.h>
 #include "cache/ns_record.h"
+#include "cache/origin/health.h"
 #include "cache/store.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
@@ -339,6 +340,15 @@ static uint64_t fresh_left(struct ns *ns, const struct ns_node *n, int64_t liste
 	if (checked > listed_ns)
 		listed_ns = checked;
 	return time_left(ns, listed_ns, wall_ns());
+}
+
+/* What is known would have to be checked: is there nobody to ask? Then it is shown as it is. */
+static bool is_unchecked(struct ns *ns)
+{
+	if (health_state(ns->origin->health, clock_ns()) != HEALTH_DOWN)
+		return false;
+	stats_inc(ns->stats, STAT_NAMESPACE_UNCHECKED);
+	return true;
 }
 
 static void attr_fill(struct ns *ns, const struct ns_node *n, uint64_t fresh_ns, struct ns_attr *ret)
@@ -705,9 +715,9 @@ static int list_from_origin(struct ns *ns, uint64_t dir)
 		return rc;
 	stats_inc(ns->stats, STAT_NAMESPACE_MISSES);
 	/* its own times first: a change while it is listed then shows at the next look */
-	rc = ns->origin->ops->stat(ns->origin, path, &attr);
+	rc = origin_stat(ns->origin, path, &attr);
 	if (!rc)
-		rc = ns->origin->ops->list(ns->origin, path, &l);
+		rc = origin_list(ns->origin, path, &l);
 	if (rc)
 		return rc;
 	rc = merge_listing(ns, dir, &attr.version, &l, when_ns);
@@ -744,7 +754,7 @@ int ns_list(struct ns *ns, uint64_t dir, unsigned flags)
 		known = dir_state(ns, dir, &d, &left);
 		if (known && known != -ENOENT)
 			return known;
-		if (!known && (left || flags & NS_NOCHECK))
+		if (!known && (left || flags & NS_NOCHECK || is_unchecked(ns)))
 			return 0;
 		if (flags & NS_NOWAIT)
 			return -EAGAIN;
@@ -777,7 +787,7 @@ static int revalidate(struct ns *ns, uint64_t parent, uint64_t ino, const char *
 	n = strlen(path);
 	snprintf(path + n, sizeof(path) - n, "%s%s", n ? "/" : "", name);
 	stats_inc(ns->stats, STAT_NAMESPACE_MISSES);
-	rc = ns->origin->ops->stat(ns->origin, path, &attr);
+	rc = origin_stat(ns->origin, path, &attr);
 	if (rc == -ENOENT || rc == -ENOTDIR)
 		return merge_one(ns, parent, name, NULL);
 	if (rc)
@@ -853,6 +863,8 @@ int ns_lookup(struct ns *ns, uint64_t parent, const char *name, unsigned flags, 
 		stats_inc(ns->stats, STAT_NAMESPACE_NEGATIVE_HITS);
 		return rc;
 	}
+	if (is_unchecked(ns))
+		return rc;
 	if (flags & NS_NOWAIT)
 		return -EAGAIN;
 	return lookup_revalidated(ns, parent, rc ? 0 : ret_attr->ino, name, ret_attr);
@@ -884,7 +896,7 @@ static int refresh_root(struct ns *ns)
 	struct origin_attr attr;
 	int64_t when_ns = wall_ns();
 	MDB_txn *txn;
-	int rc = ns->origin->ops->stat(ns->origin, "", &attr);
+	int rc = origin_stat(ns->origin, "", &attr);
 
 	if (rc)
 		return rc;
@@ -913,6 +925,8 @@ static int check_ino(struct ns *ns, uint64_t ino, unsigned flags, struct ns_attr
 		stats_inc(ns->stats, STAT_NAMESPACE_HITS);
 		return 0;
 	}
+	if (is_unchecked(ns))
+		return 0;
 	if (flags & NS_NOWAIT)
 		return -EAGAIN;
 	rc = ino == NS_ROOT ? refresh_root(ns) : revalidate(ns, ret_attr->parent, ino, name);
@@ -1019,7 +1033,7 @@ static int link_get(struct ns *ns, uint64_t ino, char *buf, size_t size)
 	return rc;
 }
 
-int ns_readlink(struct ns *ns, uint64_t ino, char *buf, size_t size)
+int ns_readlink(struct ns *ns, uint64_t ino, unsigned flags, char *buf, size_t size)
 {
 	char path[PATH_BYTES];
 	MDB_val k = { sizeof(ino), &ino }, v;
@@ -1028,9 +1042,11 @@ int ns_readlink(struct ns *ns, uint64_t ino, char *buf, size_t size)
 
 	if (rc != -ENOENT)
 		return rc;
+	if (flags & NS_NOWAIT)
+		return -EAGAIN;
 	rc = ns_path(ns, ino, path, sizeof(path));
 	if (!rc)
-		rc = ns->origin->ops->readlink(ns->origin, path, buf, size);
+		rc = origin_readlink(ns->origin, path, buf, size);
 	if (rc)
 		return rc;
 	/* an id is one version, so its target never changes; failing to keep it costs only a request */

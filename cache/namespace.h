@@ -60,6 +60,11 @@ int ns_open(struct store *store, struct origin *origin, const struct ns_config *
 	    struct stats *stats, struct ns **ret_ns);
 void ns_close(struct ns *ns);
 
+/*
+ * While the origin is down (cache/origin/health.h) nothing is asked that is
+ * known: names, attributes and listings past meta_ttl are shown as they were.
+ */
+
 /* -ENOENT (known absent), -EAGAIN, -ENOTDIR, -ENAMETOOLONG, or the origin's error. */
 int ns_lookup(struct ns *ns, uint64_t parent, const char *name, unsigned flags,
 	      struct ns_attr *ret_attr);
@@ -85,7 +90,8 @@ int ns_list(struct ns *ns, uint64_t dir, unsigned flags);
 int ns_readdir(struct ns *ns, uint64_t dir, uint64_t after,
 	       int (*emit)(void *arg, const char *name, const struct ns_attr *attr), void *arg);
 
-int ns_readlink(struct ns *ns, uint64_t ino, char *buf, size_t size);
+/* The target of a symbolic link. -EAGAIN with NS_NOWAIT and not read yet, -ENAMETOOLONG, or the origin's error. */
+int ns_readlink(struct ns *ns, uint64_t ino, unsigned flags, char *buf, size_t size);
 
 /* Path of an id relative to the origin's root ("" is the root). -ENOENT, -ENAMETOOLONG. */
 int ns_path(struct ns *ns, uint64_t ino, char *buf, size_t size);

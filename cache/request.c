@@ -23,7 +23,8 @@
  * If one does, the first request is alive and arriving, and the hedge's answer
  * is dropped.
  *
- * Losers count as busy: the memory they write to must stay until they have ended.
+ * Losers count as busy: the memory they write to must stay until they have ended. One that does not end is written off,
+ * so that an origin which loses requests is not taken for one that is loaded with them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,13 +39,22 @@ enum { PATH_BYTES = 4096 };
 #define RETRY_FIRST_NS (50 * NSEC_PER_MSEC)
 #define RETRY_MAX_NS (2 * NSEC_PER_SEC)
 
+/*
+ * What lost and has no answer this long after is not on its way: it takes no place that a request in flight could have.
+ * Its memory stays its own, an eighth of the arena for all of them.
+ */
+#define WRITE_OFF_NS (5 * NSEC_PER_SEC)
+
 struct request {
 	struct origin_read read;     /* the origin's while in flight */
 	struct cache *cache;         /* immutable */
 	uint64_t ino;                /* immutable */
 	uint8_t home;                /* the arena of read.buf; immutable */
 	uint64_t started_ns;         /* immutable once it is in flight */
-	struct extent *extent;       /* NULL: it lost. Protected by cache->lock */
+	struct extent *extent;       /* NULL: it lost. This and the rest protected by cache->lock */
+	struct list link;            /* in cache->losers, oldest first, until written off */
+	uint64_t lost_ns;
+	bool is_hung;                /* counted in cache->hung instead of in flight */
 	char path[];                 /* immutable */
 };
 
@@ -60,6 +70,7 @@ static struct request *request_new(struct extent *x, const char *path, char *buf
 		return NULL;
 	*r = (struct request){ .cache = x->cache, .ino = x->attr.ino, .home = home, .extent = x };
 	memcpy(r->path, path, n);
+	list_init(&r->link);
 	r->read = (struct origin_read){
 		.path = r->path, .expect = x->attr.version,
 		.offset = x->start, .len = x->len, .buf = buf,
@@ -96,7 +107,7 @@ void request_start(struct extent *x)
 	list_push_back(&c->filling, &x->queue);
 	request_watch(c, x);
 	lock_release(&c->lock);
-	c->origin->ops->read(c->origin, &r->read);
+	origin_submit(c->origin, &r->read);
 }
 
 const char *request_path(const struct extent *x)
@@ -121,7 +132,7 @@ static bool retry_later(struct extent *x, int err)
 		wait = RETRY_MAX_NS;
 	lock_scope(&c->lock);
 	if (!is_transient(err) || c->is_closing || list_is_empty(&x->waiters) ||
-	    now + wait >= x->started_ns + c->timeout_ns)
+	    now + wait >= x->deadline_ns)
 		return false;
 	x->tries++;
 	x->retry_ns = now + wait;
@@ -136,14 +147,15 @@ static void account_end(struct cache *c, const struct request *r, int err)
 {
 	uint64_t took_ns = clock_ns() - r->started_ns;
 
-	c->origin_in_flight--;
+	origin_answered(c->origin, err);
+	if (r->is_hung)
+		c->hung--;
+	else
+		c->origin_in_flight--;
 	if (c->hedges_waiting)
 		pthread_cond_signal(&c->timer_wake);   /* there is a place */
-	if (err) {
-		c->errors_in_row += is_transient(err);
+	if (err)
 		return;
-	}
-	c->errors_in_row = 0;
 	c->requests_done++;
 	c->request_bytes += r->read.len;
 	hist_record(&c->latency, took_ns / NSEC_PER_USEC);
@@ -162,6 +174,27 @@ static void lose(struct cache *c, struct request *r)
 {
 	r->extent = NULL;
 	c->busy++;
+	r->lost_ns = clock_ns();
+	list_push_back(&c->losers, &r->link);
+	if (r->lost_ns + WRITE_OFF_NS < c->timer_ns)
+		pthread_cond_signal(&c->timer_wake);
+}
+
+void request_write_off(struct cache *c, uint64_t now, uint64_t *wake_ns)
+{
+	while (!list_is_empty(&c->losers)) {
+		struct request *r = container_of(c->losers.next, struct request, link);
+
+		if (r->lost_ns + WRITE_OFF_NS > now) {
+			if (r->lost_ns + WRITE_OFF_NS < *wake_ns)
+				*wake_ns = r->lost_ns + WRITE_OFF_NS;
+			return;
+		}
+		list_remove(&r->link);
+		r->is_hung = true;
+		c->origin_in_flight--;
+		c->hung++;
+	}
 }
 
 /* The first request's answer. Returns whether it ends the fill. Lock held. */
@@ -234,6 +267,7 @@ static void request_done(struct origin_read *read, int err)
 	if (err == -ESTALE)
 		ns_distrust(c->ns, r->ino);
 	lock_acquire(&c->lock);
+	list_remove(&r->link);
 	account_end(c, r, err);
 	x = r->extent;
 	if (x)

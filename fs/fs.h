@@ -21,6 +21,7 @@
 #include "lib/pool.h"
 #include "lib/stats.h"
 #include "fs/push.h"
+#include "fs/wait.h"
 #include "fs/watch.h"
 #include "prefetch/prefetch.h"
 
@@ -30,6 +31,7 @@ struct fs {
 	struct prefetch *prefetch;    /* not owned, may be NULL */
 	struct stats *stats;          /* not owned */
 	struct pool *pool;            /* requests that have to ask the origin */
+	struct waits *waits;          /* ... and those that wait for it */
 	struct passthrough *passthrough;
 	struct handshake handshake;
 	struct locator *locator;      /* where readers run; not owned */

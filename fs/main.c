@@ -99,6 +99,8 @@ static int start(struct mount *m, char *msg, size_t msg_size)
 		rc = pool_new("meta", META_THREADS, &m->fs.pool);
 	if (!rc)
 		rc = passthrough_new(m->cache, &m->fs.passthrough);
+	if (!rc)
+		rc = waits_new(m->options.cache.timeout_ns, m->stats, &m->fs.waits);
 	if (rc)
 		return rc;
 	m->fs.cache = m->cache;
@@ -134,9 +136,10 @@ static void finish(struct mount *m)
 	if (m->prefetch)
 		prefetch_stop(m->prefetch);
 	pagecache_stop(&m->fs);
+	pool_free(m->fs.pool);   /* its work is the cache's */
 	if (m->cache)
 		cache_close(m->cache);
-	pool_free(m->fs.pool);
+	waits_free(m->fs.waits);
 	session_free(m->session);
 	passthrough_free(m->fs.passthrough);
 	prefetch_free(m->prefetch);

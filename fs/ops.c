@@ -81,10 +81,16 @@ static void expect_opens(struct fs *fs, uint64_t dir)
 
 /*
  * Each such request is one function of (deferred, flags): first called with
- * NS_NOWAIT on the loop's thread; if it returns -EAGAIN, again without on a pool thread.
+ * NS_NOWAIT on the loop's thread; if it returns -EAGAIN, again without on a pool thread. It answers only what
+ * deferred_claim() lets it. Given up by its wait for want of time, it is called once more with DEFERRED_LATE: what is
+ * known is better than an error.
  */
+enum { DEFERRED_LATE = NS_NOWAIT | NS_NOCHECK };
+
 struct deferred {
 	struct work work;
+	struct wait wait;
+	_Atomic unsigned refs;        /* the pool's, and while it may be given up the wait's */
 	fuse_req_t req;
 	struct fs *fs;
 	int (*run)(struct deferred *d, unsigned flags);
@@ -95,14 +101,43 @@ struct deferred {
 	char name[];
 };
 
+static void deferred_unref(struct deferred *d)
+{
+	if (atomic_fetch_sub(&d->refs, 1) == 1)
+		free(d);
+}
+
+/* May @d be answered by who runs it with @flags? If not, its function returns 0 and undoes what it did. */
+static bool deferred_claim(struct deferred *d, unsigned flags)
+{
+	if (flags & NS_NOWAIT)
+		return true;   /* nobody else has it, or it was claimed already */
+	if (wait_claim(d->fs->waits, &d->wait) != WAIT_WAITING)
+		return false;
+	atomic_fetch_sub(&d->refs, 1);
+	return true;
+}
+
 static void deferred_run(struct work *w)
 {
 	struct deferred *d = container_of(w, struct deferred, work);
 	int rc = d->run(d, 0);
 
+	if (rc && deferred_claim(d, 0))
+		fuse_reply_err(d->req, rc == -EAGAIN ? EIO : -rc);
+	deferred_unref(d);
+}
+
+static void deferred_give_up(struct wait *w, int err)
+{
+	struct deferred *d = container_of(w, struct deferred, wait);
+	int rc = err == -EIO ? d->run(d, DEFERRED_LATE) : err;
+
+	if (err == -EIO && !rc)
+		stats_inc(d->fs->stats, STAT_NAMESPACE_UNCHECKED);
 	if (rc)
 		fuse_reply_err(d->req, rc == -EAGAIN ? EIO : -rc);
-	free(d);
+	deferred_unref(d);
 }
 
 static void defer(fuse_req_t req, uint64_t ino, const char *name, const struct fuse_file_info *fi,
@@ -125,6 +160,9 @@ static void defer(fuse_req_t req, uint64_t ino, const char *name, const struct f
 	rc = run(d, NS_NOWAIT);
 	if (rc == -EAGAIN) {
 		d->work.run = deferred_run;
+		d->wait.give_up = deferred_give_up;
+		d->refs = 2;
+		wait_begin(d->fs->waits, &d->wait, req);
 		pool_submit(d->fs->pool, &d->work);
 		return;
 	}
@@ -139,19 +177,22 @@ static int lookup_run(struct deferred *d, unsigned flags)
 	struct ns_attr a;
 	int rc = ns_lookup(d->fs->ns, d->ino, d->name, flags, &a);
 
-	if (rc == -ENOENT) {
+	if (rc && rc != -ENOENT)
+		return rc;
+	if (!deferred_claim(d, flags))
+		return 0;
+	if (rc) {
 		/* an absent name may be kept as long as its directory is believed, within reason */
 		struct ns_attr dir;
 
 		if (!ns_getattr(d->fs->ns, d->ino, NS_NOCHECK | NS_NOWAIT, &dir))
 			e.entry_timeout = seconds(dir.fresh_ns) < NEGATIVE_MAX_S ? seconds(dir.fresh_ns) : NEGATIVE_MAX_S;
-		if (e.entry_timeout > 0) {
+		if (e.entry_timeout > 0)
 			fuse_reply_entry(d->req, &e);
-			return 0;
-		}
+		else
+			fuse_reply_err(d->req, ENOENT);
+		return 0;
 	}
-	if (rc)
-		return rc;
 	entry_fill(&a, &e);
 	if (S_ISDIR(a.mode))
 		expect_opens(d->fs, a.ino);
@@ -173,6 +214,8 @@ static int getattr_run(struct deferred *d, unsigned flags)
 
 	if (rc)
 		return rc;
+	if (!deferred_claim(d, flags))
+		return 0;
 	stat_fill(&a, &st);
 	fuse_reply_attr(d->req, &st, seconds(a.fresh_ns));
 	return 0;
@@ -187,9 +230,9 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static int readlink_run(struct deferred *d, unsigned flags)
 {
 	char target[PATH_MAX + 1];
-	int rc = flags & NS_NOWAIT ? -EAGAIN : ns_readlink(d->fs->ns, d->ino, target, sizeof(target));
+	int rc = ns_readlink(d->fs->ns, d->ino, flags, target, sizeof(target));
 
-	if (!rc)
+	if (!rc && deferred_claim(d, flags))
 		fuse_reply_readlink(d->req, target);
 	return rc;
 }
@@ -229,8 +272,17 @@ static int open_run(struct deferred *d, unsigned flags)
 		return rc;   /* -ESTALE makes the kernel look the name up again */
 	if (!S_ISREG(a.mode))
 		return -ENXIO;
+	if (!(flags & NS_NOWAIT) && !deferred_claim(d, flags))
+		return 0;
 	cache_pin(fs->cache, &a);
 	rc = passthrough_open(fs->passthrough, &a, !(flags & NS_NOWAIT), &id);
+	if (rc == -EAGAIN && flags == DEFERRED_LATE)
+		rc = id = 0;   /* it should be verified first, for which there is no time: served from here */
+	if (rc && !(flags & NS_NOWAIT)) {
+		cache_unpin(fs->cache, d->ino);
+		fuse_reply_err(d->req, -rc);
+		return 0;
+	}
 	if (rc) {
 		cache_unpin(fs->cache, d->ino);
 		return rc;
@@ -274,17 +326,33 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 /* ---- reading ---- */
 
+/*
+ * A read that is answered while op_read is still at it is answered there; else by whoever ends it, or gives it up.
+ * What gave up leaves the rest of it to read_done(): the cache cannot be told to stop.
+ */
 struct reading {
 	struct cache_read read;
+	struct wait wait;
+	_Atomic unsigned refs;       /* the cache's, and while it may be given up the wait's */
+	int err;                     /* the cache's result, once it ended */
+	uint32_t pid;
 	fuse_req_t req;
 	struct fs *fs;
 	uint64_t started_ns;
 };
 
-static void read_done(struct cache_read *r, int err)
+static void reading_unref(struct reading *g)
 {
-	struct reading *g = r->arg;
+	if (atomic_fetch_sub(&g->refs, 1) == 1)
+		free(g);
+}
+
+/* The cache is done with it, and the answer is ours to give. */
+static void read_answer(struct reading *g)
+{
+	struct cache_read *r = &g->read;
 	struct fs *fs = g->fs;
+	int err = g->err;
 
 	if (r->has_waited) {
 		uint64_t ns = clock_ns() - g->started_ns;
@@ -292,7 +360,7 @@ static void read_done(struct cache_read *r, int err)
 		stats_add(fs->stats, STAT_READS_STALL_NS, ns);
 		hist_record(&fs->stall_us, ns / NSEC_PER_USEC);
 	}
-	observe(fs, g->req, r->attr.ino, OBSERVE_READ, r->offset, r->len, r->has_waited);
+	fs_observe(fs, g->pid, r->attr.ino, OBSERVE_READ, r->offset, r->len, r->has_waited);
 	if (err) {
 		stats_inc(fs->stats, STAT_READS_ERRORS);
 		fuse_reply_err(g->req, -err);
@@ -304,7 +372,34 @@ static void read_done(struct cache_read *r, int err)
 		fuse_reply_iov(g->req, r->iov, r->iov_count);
 		cache_read_end(fs->cache, r);
 	}
-	free(g);
+}
+
+static void read_done(struct cache_read *r, int err)
+{
+	struct reading *g = r->arg;
+	int was;
+
+	g->err = err;
+	was = wait_claim(g->fs->waits, &g->wait);
+	if (was == WAIT_INLINE)
+		return;   /* op_read goes on with it */
+	if (was == WAIT_WAITING) {
+		read_answer(g);
+		reading_unref(g);
+	} else if (!err) {
+		cache_read_end(g->fs->cache, r);   /* it was given up */
+	}
+	reading_unref(g);
+}
+
+static void read_give_up(struct wait *w, int err)
+{
+	struct reading *g = container_of(w, struct reading, wait);
+
+	stats_inc(g->fs->stats, STAT_READS_ERRORS);
+	stats_add(g->fs->stats, STAT_READS_STALL_NS, clock_ns() - g->started_ns);
+	fuse_reply_err(g->req, -err);
+	reading_unref(g);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -326,12 +421,19 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	g->req = req;
 	g->fs = fs;
 	g->started_ns = clock_ns();
-	g->read.place = locator_place(fs->locator, (uint32_t)fuse_req_ctx(req)->pid, g->started_ns);
+	g->pid = (uint32_t)fuse_req_ctx(req)->pid;
+	g->read.place = locator_place(fs->locator, g->pid, g->started_ns);
 	g->read.offset = (uint64_t)offset;
 	g->read.len = size < EXTENT_BYTES ? size : EXTENT_BYTES;
 	g->read.done = read_done;
 	g->read.arg = g;
+	g->wait.give_up = read_give_up;
+	g->refs = 2;
 	cache_read(fs->cache, &g->read);
+	if (wait_is_over(&g->wait) || !wait_begin(fs->waits, &g->wait, req)) {
+		read_answer(g);
+		free(g);
+	}
 }
 
 /* ---- directories ---- */
@@ -342,6 +444,8 @@ static int opendir_run(struct deferred *d, unsigned flags)
 
 	if (rc)
 		return rc;
+	if (!deferred_claim(d, flags))
+		return 0;
 	d->fi.fh = d->ino;
 	d->fi.cache_readdir = 1;
 	observe(d->fs, d->req, d->ino, OBSERVE_LIST, 0, 0, false);
@@ -439,9 +543,9 @@ static int statfs_run(struct deferred *d, unsigned flags)
 {
 	struct origin *o = cache_origin(d->fs->cache);
 	struct statvfs st;
-	int rc = flags & NS_NOWAIT ? -EAGAIN : o->ops->statfs(o, &st);
+	int rc = flags & NS_NOWAIT ? -EAGAIN : origin_statfs(o, &st);
 
-	if (!rc)
+	if (!rc && deferred_claim(d, flags))
 		fuse_reply_statfs(d->req, &st);
 	return rc;
 }

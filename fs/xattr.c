@@ -181,11 +181,28 @@ static bool is_owner(fuse_req_t req)
 /* A plan is made on the pool: it may have to list directories. */
 struct planning {
 	struct work work;
+	struct wait wait;
+	_Atomic unsigned refs;   /* the pool's and the wait's */
 	fuse_req_t req;
 	struct fs *fs;
 	uint64_t ino;
 	char text[];
 };
+
+static void planning_unref(struct planning *g)
+{
+	if (atomic_fetch_sub(&g->refs, 1) == 1)
+		free(g);
+}
+
+/* The plan is made all the same. */
+static void plan_give_up(struct wait *w, int err)
+{
+	struct planning *g = container_of(w, struct planning, wait);
+
+	fuse_reply_err(g->req, -err);
+	planning_unref(g);
+}
 
 static void plan_run(struct work *w)
 {
@@ -195,8 +212,11 @@ static void plan_run(struct work *w)
 
 	if (rc)
 		log_warn("user.hopper.plan: %s", *msg ? msg : strerror(-rc));
-	fuse_reply_err(g->req, -rc);
-	free(g);
+	if (wait_claim(g->fs->waits, &g->wait) == WAIT_WAITING) {
+		fuse_reply_err(g->req, -rc);
+		planning_unref(g);
+	}
+	planning_unref(g);
 }
 
 void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
@@ -219,6 +239,10 @@ void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	g->ino = ino;
 	memcpy(g->text, value, size);
 	g->work.run = plan_run;
+	g->wait.give_up = plan_give_up;
+	g->wait.is_patient = true;
+	g->refs = 2;
+	wait_begin(fs->waits, &g->wait, req);
 	pool_submit(fs->pool, &g->work);
 }
 

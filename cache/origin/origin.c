@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "cache/origin/health.h"
 #include "cache/origin/kinds.h"
+#include "lib/clock.h"
 
 void origin_listing_free(struct origin_listing *l)
 {
@@ -23,8 +25,7 @@ static const char *after_kind(const char *spec, const char *kind)
 	return !strncmp(spec, kind, n) && spec[n] == ':' ? spec + n + 1 : NULL;
 }
 
-int origin_open(const char *spec, struct stats *stats, struct origin **ret_origin,
-		char *msg, size_t msg_size)
+static int open_kind(const char *spec, struct stats *stats, struct origin **ret_origin, char *msg, size_t msg_size)
 {
 	const char *rest;
 
@@ -34,10 +35,81 @@ int origin_open(const char *spec, struct stats *stats, struct origin **ret_origi
 	return origin_posix_open(rest ? rest : spec, stats, ret_origin, msg, msg_size);
 }
 
+int origin_open(const char *spec, struct stats *stats, struct origin **ret_origin,
+		char *msg, size_t msg_size)
+{
+	struct health *health = NULL;
+	int rc = health_new(stats, &health);
+
+	if (!rc)
+		rc = open_kind(spec, stats, ret_origin, msg, msg_size);
+	if (rc)
+		health_free(health);
+	else
+		(*ret_origin)->health = health;
+	return rc;
+}
+
 void origin_close(struct origin *o)
 {
+	struct health *health = o ? o->health : NULL;
+
 	if (o)
 		o->ops->free(o);
+	health_free(health);
+}
+
+/* ---- asking ---- */
+
+int origin_stat(struct origin *o, const char *path, struct origin_attr *ret_attr)
+{
+	int rc;
+
+	health_asked(o->health, clock_ns());
+	rc = o->ops->stat(o, path, ret_attr);
+	origin_answered(o, rc);
+	return rc;
+}
+
+int origin_list(struct origin *o, const char *path, struct origin_listing *ret_listing)
+{
+	int rc;
+
+	health_asked(o->health, clock_ns());
+	rc = o->ops->list(o, path, ret_listing);
+	origin_answered(o, rc);
+	return rc;
+}
+
+int origin_readlink(struct origin *o, const char *path, char *buf, size_t size)
+{
+	int rc;
+
+	health_asked(o->health, clock_ns());
+	rc = o->ops->readlink(o, path, buf, size);
+	origin_answered(o, rc);
+	return rc;
+}
+
+int origin_statfs(struct origin *o, struct statvfs *ret_st)
+{
+	int rc;
+
+	health_asked(o->health, clock_ns());
+	rc = o->ops->statfs(o, ret_st);
+	origin_answered(o, rc);
+	return rc;
+}
+
+void origin_submit(struct origin *o, struct origin_read *r)
+{
+	health_asked(o->health, clock_ns());
+	o->ops->read(o, r);
+}
+
+void origin_answered(struct origin *o, int err)
+{
+	health_answered(o->health, err, clock_ns());
 }
 
 char *origin_identity(const char *spec)

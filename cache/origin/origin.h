@@ -24,6 +24,7 @@
 #include <sys/statvfs.h>
 #include <sys/types.h>
 
+struct health;
 struct stats;
 
 /* What a file's bytes belong to. Two versions that differ never share a byte. */
@@ -110,7 +111,19 @@ struct origin_ops {
 struct origin {
 	const struct origin_ops *ops;   /* immutable */
 	struct stats *stats;            /* not owned; the outermost origin counts requests and bytes */
+	struct health *health;          /* owned; what became of the requests of who asks this origin; may be NULL */
 };
+
+/*
+ * Ask through these: they call the operation of the same name and tell the origin's health. Who submits a read says
+ * what came of it by origin_answered(), once for each; not for one given up before its answer.
+ */
+int origin_stat(struct origin *o, const char *path, struct origin_attr *ret_attr);
+int origin_list(struct origin *o, const char *path, struct origin_listing *ret_listing);
+int origin_readlink(struct origin *o, const char *path, char *buf, size_t size);
+int origin_statfs(struct origin *o, struct statvfs *ret_st);
+void origin_submit(struct origin *o, struct origin_read *r);
+void origin_answered(struct origin *o, int err);
 
 /*
  * Open the origin named @spec:

@@ -150,7 +150,7 @@ static void ids_survive_a_restart(void **state)
 	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00077", NS_NOWAIT, &again), 0);
 	assert_int_equal(again.ino, a.ino);
 	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "link", 0, &a), 0);
-	assert_int_equal(ns_readlink(f->ns, a.ino, target, sizeof(target)), 0);
+	assert_int_equal(ns_readlink(f->ns, a.ino, 0, target, sizeof(target)), 0);
 	assert_string_equal(target, "d/f00001");
 	assert_int_equal(ns_getattr(f->ns, 1ULL << 40, 0, &a), -ESTALE);
 	stop(f);
