@@ -87,6 +87,9 @@ static void expect_opens(struct fs *fs, uint64_t dir)
  */
 enum { DEFERRED_LATE = NS_NOWAIT | NS_NOCHECK };
 
+/* ... sooner than timeout= where something is known: as long as it takes for the origin to be called down. */
+#define CHECK_PATIENCE_NS (5 * NSEC_PER_SEC)
+
 struct deferred {
 	struct work work;
 	struct wait wait;
@@ -100,6 +103,12 @@ struct deferred {
 	off_t offset;
 	char name[];
 };
+
+static int lookup_run(struct deferred *d, unsigned flags);
+static int opendir_run(struct deferred *d, unsigned flags);
+static int statfs_run(struct deferred *d, unsigned flags);
+static int getattr_run(struct deferred *d, unsigned flags);
+static int open_run(struct deferred *d, unsigned flags);
 
 static void deferred_unref(struct deferred *d)
 {
@@ -161,6 +170,10 @@ static void defer(fuse_req_t req, uint64_t ino, const char *name, const struct f
 	if (rc == -EAGAIN) {
 		d->work.run = deferred_run;
 		d->wait.give_up = deferred_give_up;
+		/* an id is known, the sizes of a file system are no matter, and known are all names of a directory that was listed */
+		if (run == getattr_run || run == open_run || run == statfs_run ||
+		    ((run == lookup_run || run == opendir_run) && !ns_list(d->fs->ns, ino, DEFERRED_LATE)))
+			d->wait.patience_ns = CHECK_PATIENCE_NS;
 		d->refs = 2;
 		wait_begin(d->fs->waits, &d->wait, req);
 		pool_submit(d->fs->pool, &d->work);
@@ -542,9 +555,11 @@ static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info 
 static int statfs_run(struct deferred *d, unsigned flags)
 {
 	struct origin *o = cache_origin(d->fs->cache);
-	struct statvfs st;
+	struct statvfs st = { .f_namemax = 255 };
 	int rc = flags & NS_NOWAIT ? -EAGAIN : origin_statfs(o, &st);
 
+	if (flags == DEFERRED_LATE)
+		rc = 0;   /* sizes unknown: umount(8) asks, and must not wait for an origin that hangs */
 	if (!rc && deferred_claim(d, flags))
 		fuse_reply_statfs(d->req, &st);
 	return rc;

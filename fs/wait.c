@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One list in order of deadlines, which is the order of arrival but for the patient, and one
- * thread that sleeps until the first. Lock order: libfuse's own lock of a
+ * One list, of those few that have to wait, and one thread that sleeps until
+ * the first deadline. Lock order: libfuse's own lock of a
  * request, then ours, then libfuse's of the session.
  */
 #include "fs/wait.h"
@@ -72,8 +72,6 @@ static struct wait *find_hopeless(struct waits *s, uint64_t now, int *ret_err)
 
 		if (!is_late && w->deadline_ns < s->wake_ns)
 			s->wake_ns = w->deadline_ns;
-		if (!is_late && !s->interrupted && !w->is_patient)
-			return NULL;
 		if (!is_late && !(w->is_interrupted && is_dying(fuse_req_ctx(w->req)->pid)))
 			continue;
 		if (!atomic_compare_exchange_strong(&w->state, &waiting, WAIT_ENDED))
@@ -167,6 +165,13 @@ static void interrupted(fuse_req_t req, void *data)
 	}
 }
 
+static uint64_t deadline(const struct waits *s, const struct wait *w)
+{
+	if (w->patience_ns == UINT64_MAX)
+		return UINT64_MAX;
+	return clock_ns() + (w->patience_ns && w->patience_ns < s->timeout_ns ? w->patience_ns : s->timeout_ns);
+}
+
 bool wait_begin(struct waits *s, struct wait *w, fuse_req_t req)
 {
 	int is_inline = WAIT_INLINE;
@@ -175,7 +180,7 @@ bool wait_begin(struct waits *s, struct wait *w, fuse_req_t req)
 	lock_scope(&s->lock);
 	list_init(&w->link);
 	w->req = req;
-	w->deadline_ns = w->is_patient ? UINT64_MAX : clock_ns() + s->timeout_ns;
+	w->deadline_ns = deadline(s, w);
 	if (!atomic_compare_exchange_strong(&w->state, &is_inline, WAIT_WAITING))
 		return false;
 	list_push_back(&s->waiting, &w->link);

@@ -42,7 +42,7 @@ struct wait {
 	 * thread of the waits, which must not be kept long. The other owner is still there and finds WAIT_ENDED.
 	 */
 	void (*give_up)(struct wait *w, int err);
-	bool is_patient;             /* only the asker's death ends it; immutable */
+	uint64_t patience_ns;        /* less than timeout= if not 0; UINT64_MAX: only the asker's death ends it. Immutable */
 
 	/* protected by waits->lock */
 	fuse_req_t req;

@@ -240,7 +240,7 @@ void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	memcpy(g->text, value, size);
 	g->work.run = plan_run;
 	g->wait.give_up = plan_give_up;
-	g->wait.is_patient = true;
+	g->wait.patience_ns = UINT64_MAX;
 	g->refs = 2;
 	wait_begin(fs->waits, &g->wait, req);
 	pool_submit(fs->pool, &g->work);

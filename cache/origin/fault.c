@@ -42,6 +42,7 @@ enum {
 struct settings {
 	uint64_t read_ns, meta_ns, jitter_ns, bytes_per_s;
 	uint64_t error_nth, short_nth, hang_nth, stale_nth, slow_nth, slow_by_ns;
+	uint64_t meta_error_nth, meta_hang_nth, lost_nth, busy_nth;
 };
 
 /* One request between its arrival and its report. */
@@ -52,7 +53,8 @@ struct held {
 	struct fault *fault;
 	uint64_t start_ns, end_ns, next_ns;   /* transfer on the link; next thing to tell */
 	int forced_err;               /* 0 or what to report in any case */
-	bool hangs;
+	bool hangs;                   /* until hang= is taken back, or for ever if it is lost */
+	bool is_lost;
 
 	/* protected by fault->lock */
 	bool inner_is_done;
@@ -71,7 +73,8 @@ struct fault {
 	struct settings set;
 	struct timespec control_mtime;
 	struct list waiting;          /* of struct held, unordered */
-	uint64_t arrivals, link_free_ns, random;
+	uint64_t arrivals, meta_arrivals, link_free_ns, random;
+	unsigned in_meta;             /* metadata calls that have not returned */
 	unsigned in_inner;            /* requests the inner origin has */
 	bool is_closing;
 };
@@ -84,6 +87,8 @@ static int settings_parse_one(struct settings *s, const char *key, const char *v
 		{ "error", &s->error_nth, parse_u64 },     { "short", &s->short_nth, parse_u64 },
 		{ "hang", &s->hang_nth, parse_u64 },       { "stale", &s->stale_nth, parse_u64 },
 		{ "slow", &s->slow_nth, parse_u64 },       { "slow_by", &s->slow_by_ns, parse_duration },
+		{ "meta_error", &s->meta_error_nth, parse_u64 }, { "meta_hang", &s->meta_hang_nth, parse_u64 },
+		{ "lost", &s->lost_nth, parse_u64 },       { "busy", &s->busy_nth, parse_u64 },
 	};
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++) {
@@ -142,6 +147,12 @@ static void control_refresh(struct fault *f)
 	}
 	f->control_mtime = st.st_mtim;
 	f->set = s;
+	list_for_each(at, &f->waiting) {
+		struct held *h = container_of(at, struct held, link);
+
+		h->hangs = h->is_lost || (h->hangs && s.hang_nth);
+	}
+	pthread_cond_broadcast(&f->changed);
 }
 
 /* xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators". */
@@ -151,6 +162,11 @@ static uint64_t jitter(struct fault *f)
 	f->random ^= f->random << 25;
 	f->random ^= f->random >> 27;
 	return f->set.jitter_ns ? f->random * 0x2545f4914f6cdd1dULL % f->set.jitter_ns : 0;
+}
+
+static bool is_nth(uint64_t arrival, uint64_t nth)
+{
+	return nth && arrival % nth == 0;
 }
 
 /* ---- data ---- */
@@ -268,11 +284,6 @@ static void inner_done(struct origin_read *r, int err)
 	lock_release(&f->lock);
 }
 
-static bool is_nth(uint64_t arrival, uint64_t nth)
-{
-	return nth && arrival % nth == 0;
-}
-
 /* Place @h on the link and decide what goes wrong with it. Called with the lock held. */
 static void schedule(struct fault *f, struct held *h)
 {
@@ -294,7 +305,10 @@ static void schedule(struct fault *f, struct held *h)
 	}
 	h->next_ns = s->bytes_per_s && h->outer->len > 2 * PROGRESS_BYTES && h->outer->progress ?
 		h->start_ns + PROGRESS_BYTES * NSEC_PER_SEC / s->bytes_per_s : h->end_ns;
-	h->hangs = s->hang_nth && arrival >= s->hang_nth;
+	h->is_lost = is_nth(arrival, s->lost_nth);
+	h->hangs = h->is_lost || (s->hang_nth && arrival >= s->hang_nth);
+	if (is_nth(arrival, s->busy_nth))
+		h->forced_err = -EBUSY;
 	if (is_nth(arrival, s->error_nth) || is_nth(arrival, s->short_nth))
 		h->forced_err = -EIO;
 	if (is_nth(arrival, s->stale_nth))
@@ -327,20 +341,45 @@ static void fault_read(struct origin *o, struct origin_read *r)
 
 /* ---- metadata ---- */
 
-static void meta_delay(struct fault *f, uint64_t calls)
+/* Until meta_hang= is taken back (the control file is looked at) or the origin is freed. Lock held. */
+static void meta_hang(struct fault *f)
+{
+	while (f->set.meta_hang_nth && !f->is_closing) {
+		lock_wait_until(&f->lock, &f->changed, clock_ns() + 50 * NSEC_PER_MSEC);
+		control_refresh(f);
+	}
+}
+
+/* One metadata call that costs @calls round trips. Returns 0, or what it is to fail with. */
+static int meta_delay(struct fault *f, uint64_t calls)
 {
 	struct timespec ts;
-	uint64_t ns;
+	uint64_t ns, arrival;
+	int rc;
 
 	lock_acquire(&f->lock);
+	f->in_meta++;
 	control_refresh(f);
+	arrival = ++f->meta_arrivals;
+	rc = is_nth(arrival, f->set.meta_error_nth) ? -EIO : 0;
+	if (f->set.meta_hang_nth && arrival >= f->set.meta_hang_nth)
+		meta_hang(f);
 	ns = calls * (f->set.meta_ns + jitter(f));
+	if (f->is_closing)
+		rc = -EIO;
 	lock_release(&f->lock);
-	if (!ns)
-		return;
 	ts = (struct timespec){ (time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC) };
-	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &ts) == EINTR)
+	while (ns && clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &ts) == EINTR)
 		;
+	return rc;
+}
+
+static void meta_end(struct fault *f)
+{
+	lock_acquire(&f->lock);
+	f->in_meta--;
+	pthread_cond_broadcast(&f->changed);
+	lock_release(&f->lock);
 }
 
 static void count_meta(struct origin *o, uint64_t n)
@@ -352,38 +391,52 @@ static void count_meta(struct origin *o, uint64_t n)
 static int fault_list(struct origin *o, const char *path, struct origin_listing *ret_listing)
 {
 	struct fault *f = container_of(o, struct fault, origin);
-	int rc = f->inner->ops->list(f->inner, path, ret_listing);
-	size_t entries = rc ? 0 : ret_listing->count;
+	struct origin_listing l = { 0 };
+	int rc = f->inner->ops->list(f->inner, path, &l), failed;
 
-	count_meta(o, 1 + entries);
-	meta_delay(f, 1 + (entries + META_PARALLEL - 1) / META_PARALLEL);
-	return rc;
+	count_meta(o, 1 + l.count);
+	failed = meta_delay(f, 1 + (l.count + META_PARALLEL - 1) / META_PARALLEL);
+	if (!rc && failed)
+		origin_listing_free(&l);
+	else if (!rc)
+		*ret_listing = l;
+	meta_end(f);
+	return rc ? rc : failed;
 }
 
 static int fault_stat(struct origin *o, const char *path, struct origin_attr *ret_attr)
 {
 	struct fault *f = container_of(o, struct fault, origin);
+	int rc = meta_delay(f, 1);
 
 	count_meta(o, 1);
-	meta_delay(f, 1);
-	return f->inner->ops->stat(f->inner, path, ret_attr);
+	if (!rc)
+		rc = f->inner->ops->stat(f->inner, path, ret_attr);
+	meta_end(f);
+	return rc;
 }
 
 static int fault_readlink(struct origin *o, const char *path, char *buf, size_t size)
 {
 	struct fault *f = container_of(o, struct fault, origin);
+	int rc = meta_delay(f, 1);
 
 	count_meta(o, 1);
-	meta_delay(f, 1);
-	return f->inner->ops->readlink(f->inner, path, buf, size);
+	if (!rc)
+		rc = f->inner->ops->readlink(f->inner, path, buf, size);
+	meta_end(f);
+	return rc;
 }
 
 static int fault_statfs(struct origin *o, struct statvfs *ret_st)
 {
 	struct fault *f = container_of(o, struct fault, origin);
+	int rc = meta_delay(f, 1);
 
-	meta_delay(f, 1);
-	return f->inner->ops->statfs(f->inner, ret_st);
+	if (!rc)
+		rc = f->inner->ops->statfs(f->inner, ret_st);
+	meta_end(f);
+	return rc;
 }
 
 /* What still waits, or hangs, fails: its reader must not wait for ever. */
@@ -398,7 +451,7 @@ static void fault_free(struct origin *o)
 	lock_release(&f->lock);
 	pthread_join(f->timer, NULL);
 	lock_acquire(&f->lock);
-	while (f->in_inner)
+	while (f->in_inner || f->in_meta)
 		lock_wait(&f->lock, &f->changed);
 	while ((n = list_pop_front(&f->waiting))) {
 		struct held *h = container_of(n, struct held, link);

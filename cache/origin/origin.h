@@ -143,6 +143,10 @@ void origin_answered(struct origin *o, int err);
  *       stale=N        every Nth data request finds the file changed
  *       slow=N         every Nth data request is answered slow_by later than it would be;
  *       slow_by=TIME   the others do not wait for it
+ *       lost=N         every Nth data request is never answered; busy=N: every Nth fails with EBUSY
+ *       meta_error=N   every Nth metadata call fails with EIO
+ *       meta_hang=N    the Nth metadata call and all later ones hang. What hangs goes on when
+ *                      the control file no longer says so, but for what was lost
  *       control=FILE   a file whose text (KEY=VALUE,...) replaces these settings
  *                      whenever its mtime changes; looked at before each request
  *

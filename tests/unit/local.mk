@@ -4,6 +4,7 @@ UNIT_TESTS += \
 	tests/unit/containers \
 	tests/unit/events \
 	tests/unit/geometry \
+	tests/unit/health \
 	tests/unit/hedge \
 	tests/unit/manifest \
 	tests/unit/options \
@@ -28,6 +29,8 @@ tests_unit_events_SOURCES = tests/unit/events.c fs/watch.c
 tests_unit_events_LDADD = $(UNIT_LDADD)
 tests_unit_geometry_SOURCES = tests/unit/geometry.c
 tests_unit_geometry_LDADD = $(UNIT_LDADD)
+tests_unit_health_SOURCES = tests/unit/health.c
+tests_unit_health_LDADD = $(UNIT_LDADD)
 tests_unit_hedge_SOURCES = tests/unit/hedge.c
 tests_unit_hedge_LDADD = $(UNIT_LDADD)
 tests_unit_manifest_SOURCES = tests/unit/manifest.c
