@@ -10,6 +10,7 @@ hopperfs_SOURCES = \
 	fs/passthrough.c fs/passthrough.h \
 	fs/push.c fs/push.h \
 	fs/session.c \
+	fs/uring.c fs/uring.h \
 	fs/watch.c fs/watch.h \
 	fs/xattr.c
 hopperfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
