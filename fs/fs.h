@@ -36,6 +36,8 @@ struct fs {
 	struct handshake handshake;
 	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
+	enum transport transport;     /* asked for */
+	struct uring *uring;          /* owned by session.c; NULL: /dev/fuse alone; immutable once served */
 	_Atomic bool has_no_opens;    /* open=pagecache is in force: the kernel is told to send none */
 	bool may_do_without_opens;    /* INIT offered it */
 	struct watch *watch;          /* owned by pagecache.c, as is push; NULL but for open=pagecache */

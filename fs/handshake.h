@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 
 /* The upper word of INIT's flags. */
-enum { HANDSHAKE_PASSTHROUGH = 1 << 5 };
+enum { HANDSHAKE_PASSTHROUGH = 1 << 5, HANDSHAKE_URING = 1 << 9 };
 
 struct handshake {
 	uint32_t want;               /* set before the first request */

@@ -11,6 +11,7 @@ hopperfs_SOURCES = \
 	fs/push.c fs/push.h \
 	fs/session.c \
 	fs/wait.c fs/wait.h \
+	fs/uring.c fs/uring.h \
 	fs/watch.c fs/watch.h \
 	fs/xattr.c
 hopperfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)

@@ -112,6 +112,7 @@ static int start(struct mount *m, char *msg, size_t msg_size)
 	m->fs.owner = geteuid();
 	m->fs.started_ns = clock_ns();
 	m->fs.open = m->options.open;
+	m->fs.transport = m->options.transport;
 	if (pagecache_choose(&m->fs, m->options.open, m->options.prefetch.mode == PREFETCH_AUTO)) {
 		m->fs.open = OPEN_PAGECACHE;
 		device.is_read_only = true;

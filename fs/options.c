@@ -145,18 +145,15 @@ static int parse_parallel(struct options *o, const char *v)
 	return 0;
 }
 
-/* Choices whose other words this version does not have yet. */
-static int parse_only(const char *v, const char *const *have, const char *const *lack, const char **ret_why)
+static int parse_transport(struct options *o, const char *v)
 {
-	for (; *have; have++) {
-		if (!strcmp(*have, v))
-			return 0;
-	}
-	for (; *lack; lack++) {
-		if (!strcmp(*lack, v))
-			*ret_why = "is not available in this version";
-	}
-	return -EINVAL;
+	static const struct choice words[] = { { "auto", TRANSPORT_DEV }, { "dev", TRANSPORT_DEV },
+					       { "uring", TRANSPORT_URING }, { NULL, 0 } };
+	int value, rc = choose(words, v, &value);
+
+	if (!rc)
+		o->transport = (enum transport)value;
+	return rc;
 }
 
 static int parse_open(struct options *o, const char *v)
@@ -184,7 +181,6 @@ static int parse_ram(struct options *o, const char *v)
 
 static int option_set(struct options *o, enum option_id id, const char *v, const char **ret_why)
 {
-	static const char *const have_transport[] = { "auto", "dev", NULL }, *const lack_transport[] = { "uring", NULL };
 	bool second;
 	int rc;
 
@@ -211,7 +207,7 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 	case OPTION_verify:
 		rc = parse_either(v, "auto", "always", &o->cache.verify_all);
 		return rc;
-	case OPTION_transport: return parse_only(v, have_transport, lack_transport, ret_why);
+	case OPTION_transport: return parse_transport(o, v);
 	case OPTION_open: return parse_open(o, v);
 	case OPTION_numa:
 		rc = parse_either(v, "off", "auto", &second);

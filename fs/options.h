@@ -19,6 +19,11 @@ enum open_policy {
 	OPEN_PAGECACHE,              /* no open is sent: small files are put into the page cache ahead of their readers */
 };
 
+enum transport {
+	TRANSPORT_DEV,               /* /dev/fuse; what auto is: a mount can be taken over there */
+	TRANSPORT_URING,             /* io_uring where the kernel has it, else /dev/fuse */
+};
+
 struct options {
 	char *origin;                /* specification, made absolute; owned */
 	char *mountpoint;            /* absolute; owned */
@@ -32,6 +37,7 @@ struct options {
 	struct cache_config cache;   /* dirs and identity are filled in later */
 	struct prefetch_config prefetch;
 	enum open_policy open;
+	enum transport transport;
 	enum log_level log_level;
 	char *log_file;              /* owned, or NULL */
 	char *config_text;           /* "name=value" lines as in force; owned */

@@ -15,9 +15,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include "fs/fs.h"
+#include "fs/uring.h"
 #include "lib/log.h"
 
-enum { LOOPS_MIN = 4, LOOPS_MAX = 8, BUFFER_BYTES = (1 << 20) + 4096 };
+enum { LOOPS_MIN = 4, LOOPS_MAX = 8, BUFFER_BYTES = (1 << 20) + 4096, OPCODE_INTERRUPT = 36 };
 
 struct session {
 	struct fs *fs;                /* not owned */
@@ -33,16 +34,67 @@ static ssize_t session_read(int fd, void *buf, size_t size, void *userdata)
 	return read(fd, buf, size);
 }
 
+static void transport_settle(struct fs *fs, const char *why)
+{
+	stats_set_text(fs->stats, STAT_TRANSPORT_WHY, why);
+	if (fs->transport == TRANSPORT_URING && !uring_is_on(fs->uring))
+		log_warn("requests come through /dev/fuse: %s", why);
+}
+
+/* Rings are made before INIT is answered: what the kernel was promised must work. */
+static void transport_prepare(struct session *s)
+{
+	struct fs *fs = s->fs;
+	int rc;
+
+	if (fs->transport != TRANSPORT_URING) {
+		transport_settle(fs, "io_uring was not asked for");
+		return;
+	}
+	rc = uring_new(s->se, fs->stats, &fs->uring);
+	if (rc)
+		transport_settle(fs, rc == -ENOSYS ? "no io_uring that can carry requests" : strerror(-rc));
+	else
+		fs->handshake.want |= HANDSHAKE_URING;
+}
+
+/* INIT was answered. */
+static void transport_ready(struct fs *fs, int fd)
+{
+	int rc;
+
+	if (!fs->uring)
+		return;
+	if (!(atomic_load(&fs->handshake.agreed) & HANDSHAKE_URING)) {
+		transport_settle(fs, "the kernel does not offer io_uring (fuse.enable_uring=1)");
+		return;
+	}
+	rc = uring_start(fs->uring, fd);
+	transport_settle(fs, rc ? strerror(-rc) : "asked for");
+}
+
 static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	struct fs *fs = userdata;
 	ssize_t n;
 
+	if (uring_reply(fs->uring, iov, count, &n))
+		return n;
 	if (!handshake_is_reply(&fs->handshake, iov, count))
 		return writev(fd, iov, count);
 	n = handshake_reply(&fs->handshake, fd, iov, count);
 	fs_ready(fs, fd);
+	transport_ready(fs, fd);
 	return n;
+}
+
+/* A whole header was read, or it is not a request. */
+static uint32_t opcode_of(const char *request)
+{
+	uint32_t opcode;
+
+	memcpy(&opcode, request + sizeof(opcode), sizeof(opcode));
+	return opcode;
 }
 
 static void *loop_thread(void *arg)
@@ -64,6 +116,8 @@ static void *loop_thread(void *arg)
 		}
 		buf.size = (size_t)n;
 		stats_inc(s->fs->stats, STAT_MESSAGES);
+		if (uring_is_on(s->fs->uring) && opcode_of(mem) == OPCODE_INTERRUPT)
+			continue;   /* names the kernel's number, which libfuse does not know; needs no answer */
 		handshake_request(&s->fs->handshake, mem, (size_t)n);
 		fuse_session_process_buf(s->se, &buf);
 	}
@@ -90,6 +144,7 @@ int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session)
 		session_free(s);
 		return -EIO;
 	}
+	transport_prepare(s);
 	*ret_session = s;
 	return 0;
 }
@@ -114,6 +169,7 @@ void session_wait(struct session *s)
 	for (unsigned i = 0; i < s->loop_count; i++)
 		pthread_join(s->loop[i], NULL);
 	s->loop_count = 0;
+	uring_stop(s->fs->uring);
 }
 
 void session_stop(struct session *s)
@@ -138,6 +194,9 @@ void session_free(struct session *s)
 {
 	if (!s)
 		return;
+	uring_stop(s->fs->uring);
+	uring_free(s->fs->uring);
+	s->fs->uring = NULL;
 	if (s->se)
 		fuse_session_destroy(s->se);
 	free(s);

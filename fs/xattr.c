@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include "config.h"
 #include "fs/fs.h"
+#include "fs/uring.h"
 #include "lib/clock.h"
 #include "lib/list.h"
 #include "lib/log.h"
@@ -24,7 +25,7 @@ static void publish(struct fs *fs)
 
 	stats_set_text(s, STAT_VERSION, PACKAGE_VERSION);
 	stats_set(s, STAT_UPTIME_S, (clock_ns() - fs->started_ns) / NSEC_PER_SEC);
-	stats_set_text(s, STAT_TRANSPORT, "dev");
+	stats_set_text(s, STAT_TRANSPORT, uring_is_on(fs->uring) ? "uring" : "dev");
 	stats_set_text(s, STAT_OPEN, atomic_load(&fs->has_no_opens) ? "pagecache" : passthrough_is_on(fs->passthrough) ? "passthrough" : "daemon");
 	stats_set(s, STAT_PASSTHROUGH, passthrough_is_on(fs->passthrough));
 	stats_set(s, STAT_READS_STALL_P50_US, hist_percentile(&fs->stall_us, 50));

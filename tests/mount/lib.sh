@@ -6,6 +6,7 @@
 #
 #   $scratch  $origin  $cache  $mnt       directories of this test
 #   start SPEC [OPTIONS]                  mount, wait until it answers
+#   $HOPPER_OPTIONS                       options of every mount, which the test's own follow
 #   stop                                  unmount, wait until the daemon is gone
 #   crash                                 kill -9 the daemon, remove the dead mount
 #   stat_of KEY                           a number from the statistics (reads.opens)
@@ -63,7 +64,7 @@ command -v getfattr >/dev/null || skip "getfattr is not installed"
 start() {
 	local spec=$1 options=${2:-}
 
-	"$hopperfs" -f "$spec" "$mnt" -o "cache=$cache,log=info${options:+,$options}" \
+	"$hopperfs" -f "$spec" "$mnt" -o "cache=$cache,log=info${HOPPER_OPTIONS:+,$HOPPER_OPTIONS}${options:+,$options}" \
 		>>"$scratch/log" 2>&1 </dev/null &
 	daemon_pid=$!
 	wait_for 'is_mounted && [ -n "$(stats 2>/dev/null)" ]' 30 ||

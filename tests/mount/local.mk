@@ -22,6 +22,7 @@ MOUNT_TESTS = \
 	tests/mount/stats.sh \
 	tests/mount/tools.sh \
 	tests/mount/torch.sh \
+	tests/mount/uring.sh \
 	tests/mount/user.sh
 TESTS += $(MOUNT_TESTS)
 dist_noinst_SCRIPTS += $(MOUNT_TESTS)

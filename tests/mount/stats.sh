@@ -10,7 +10,7 @@ stats | /usr/bin/python3 -c '
 import json, sys
 s = json.load(sys.stdin)
 want = {
- "": "version uptime_s transport open passthrough restarts sets",
+ "": "version uptime_s transport transport_why open passthrough restarts sets",
  "reads": "opens requests bytes hit_ram hit_disk joined missed passthrough_opens pushed pushed_bytes errors stall_ns stall_p50_us stall_p99_us",
  "origin": "kind state requests meta_requests bytes errors retries hedged hedges_won hedge_after_us in_flight parallel latency_p50_us latency_p99_us bytes_per_s",
  "disk": "state bytes limit_bytes objects verified corrupt written_bytes codec_in_bytes codec_out_bytes",
@@ -31,7 +31,7 @@ assert s["reads"]["opens"] == 20, s["reads"]
 assert s["reads"]["bytes"] == 2000000, s["reads"]
 assert s["reads"]["errors"] == 0
 assert s["origin"]["bytes"] >= 2000000, s["origin"]
-assert s["transport"] == "dev" and s["open"] == ("passthrough" if s["passthrough"] else "daemon")
+assert s["transport"] in ("dev", "uring") and s["open"] == ("passthrough" if s["passthrough"] else "daemon")
 ' || fail "statistics"
 get() { getfattr -n "user.hopper.$1" --only-values --absolute-names "$2"; }
 get openmetrics "$mnt" | tail -1 | grep -qx '# EOF' || fail "openmetrics"

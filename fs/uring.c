@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One queue for each possible processor, each with a thread that owns its ring and is pinned there if our cpuset allows.
+ * The kernel chooses the queue by the processor the reader runs on, allowed to us or not: each queue needs entries, or
+ * every request would block. An entry is a pair of buffers, and carries one request at a time:
+ *
+ *   OFFERED    with the kernel              REGISTER, then each COMMIT_AND_FETCH (entry_commit)
+ *     | completion (queue_take)
+ *   SERVED     its request is being served  the queue's thread, or whoever the request was handed to
+ *     | uring_reply
+ *   ANSWERED   waits for its queue          on the queue's list unless the queue's own thread answered
+ *     | queue_drain, uring_reply
+ *   OFFERED
+ *
+ * (A) Only the queue's thread touches its ring: the kernel delivers through the thread that submitted, and takes back
+ *     the entries of one that ends, so an answer from elsewhere goes on a list and wakes it through an eventfd.
+ * (B) The list is woken for only when it was empty: whoever takes it takes it whole.
+ * (C) A request is known by its entry: libfuse sees a tag in place of the kernel's number, which the answer gets back.
+ */
+#include "fs/uring.h"
+#include <assert.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "lib/log.h"
+#include "lib/stats.h"
+
+/* The kernel's layout (linux/fuse.h); the headers at hand may be older than the kernel. */
+enum { CMD_REGISTER = 1, CMD_COMMIT_AND_FETCH = 2, OP_URING_CMD = 46 };
+
+struct in_header {
+	uint32_t len, opcode;
+	uint64_t unique, nodeid;
+	uint32_t uid, gid, pid, padding;
+};
+
+struct out_header {
+	uint32_t len;
+	int32_t error;
+	uint64_t unique;
+};
+
+struct entry_header {
+	char in_out[128], op_in[128];
+	uint64_t flags, commit_id;
+	uint32_t payload_bytes, padding;
+	uint64_t reserved;
+};
+
+struct command {
+	uint64_t flags, commit_id;
+	uint16_t queue;
+	uint8_t padding[6];
+};
+
+_Static_assert(sizeof(struct in_header) == 40 && sizeof(struct out_header) == 16 && sizeof(struct entry_header) == 288 &&
+	       sizeof(struct command) == 24, "the kernel's layout");
+
+enum {
+	PAYLOAD_BYTES = 1 << 20,     /* the largest request that libfuse agrees to */
+	HEADROOM_BYTES = 4096,       /* before it: a request's headers, so that it is in one piece */
+	ENTRIES_WANTED = 128,        /* over all queues: what may wait for the origin at a time */
+	DEPTH_MIN = 4, DEPTH_MAX = 32,
+	SQE_BYTES = 128, SQE_COMMAND = 48,
+	TAG_QUEUE_SHIFT = 16,
+	CPUS_MAX = 8192,
+};
+
+#define TAG (1ull << 62)   /* the kernel counts from 0, and has bit 63 for what it sends again */
+
+struct entry {
+	struct queue *queue;
+	struct entry_header *header; /* both written by the kernel while OFFERED, else by who serves */
+	char *payload;
+	struct iovec iov[2];
+	struct entry *next;          /* on the queue's list */
+	uint64_t unique, commit_id;
+};
+
+struct queue {
+	struct uring *uring;
+	unsigned cpu;
+	pthread_t thread;
+	struct io_uring ring;        /* the thread's */
+	int event_fd;
+	uint64_t event;              /* the thread's: what reading event_fd gives */
+	char *memory;
+	struct entry *entry;
+	_Atomic(struct entry *) answered;
+	int rc;                      /* of the step last reported */
+	bool has_ended;              /* the thread's: the mount is gone */
+};
+
+struct uring {
+	/* immutable once uring_new() returns */
+	struct fuse_session *se;
+	struct stats *stats;
+	struct queue *queue;
+	unsigned count, depth;
+	int fd;                      /* before go is posted */
+	sem_t go, reported;
+	_Atomic bool is_on, is_stopping;
+};
+
+static _Thread_local struct queue *own_queue;
+
+#ifdef IORING_SETUP_SINGLE_ISSUER
+
+/* ---- on the queue's thread ---- */
+
+/* Each entry, and the eventfd, is submitted once at a time: the ring has room for all. */
+static struct io_uring_sqe *queue_sqe(struct queue *q)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+	assert(sqe);
+	return memset(sqe, 0, SQE_BYTES);
+}
+
+static void entry_submit(struct entry *e, uint32_t op)
+{
+	struct io_uring_sqe *sqe = queue_sqe(e->queue);
+	struct command cmd = { .commit_id = e->commit_id, .queue = (uint16_t)e->queue->cpu };
+
+	sqe->opcode = OP_URING_CMD;
+	sqe->fd = e->queue->uring->fd;
+	sqe->off = op;
+	if (op == CMD_REGISTER) {
+		sqe->addr = (uintptr_t)e->iov;
+		sqe->len = 2;
+	}
+	sqe->user_data = (uintptr_t)e;
+	memcpy((char *)sqe + SQE_COMMAND, &cmd, sizeof(cmd));
+}
+
+static void event_submit(struct queue *q)
+{
+	io_uring_prep_read(queue_sqe(q), q->event_fd, &q->event, sizeof(q->event), 0);
+}
+
+/* Headers and the operation's arguments go before the payload. Returns the request, or NULL if it makes no sense. */
+static char *entry_request(struct entry *e, size_t *ret_len)
+{
+	struct entry_header *h = e->header;
+	struct in_header in;
+	size_t op_len;
+	char *request;
+
+	memcpy(&in, h->in_out, sizeof(in));
+	op_len = in.len - sizeof(in) - h->payload_bytes;
+	if (in.len < sizeof(in) || h->payload_bytes > in.len - sizeof(in) || op_len > sizeof(h->op_in))
+		return NULL;
+	e->unique = in.unique;
+	e->commit_id = h->commit_id;
+	in.unique = TAG | (uint64_t)e->queue->cpu << TAG_QUEUE_SHIFT | (uint64_t)(e - e->queue->entry);
+	request = e->payload - op_len - sizeof(in);
+	memcpy(request, &in, sizeof(in));
+	memcpy(request + sizeof(in), h->op_in, op_len);
+	*ret_len = in.len;
+	return request;
+}
+
+static void entry_serve(struct entry *e)
+{
+	struct uring *u = e->queue->uring;
+	struct fuse_buf buf = { 0 };
+
+	buf.mem = entry_request(e, &buf.size);
+	if (!buf.mem) {
+		log_error("io_uring: a request that makes no sense");
+		return;
+	}
+	stats_inc(u->stats, STAT_MESSAGES);
+	stats_inc(u->stats, STAT_URING_REQUESTS);
+	fuse_session_process_buf(u->se, &buf);
+}
+
+static void queue_take(struct queue *q, struct entry *e, int res)
+{
+	if (!e)
+		event_submit(q);
+	else if (!res)
+		entry_serve(e);
+	else if (res == -ENOTCONN || res == -ECANCELED || res == -ENODEV)
+		q->has_ended = true;
+	else
+		log_error("io_uring: queue %u: %s", q->cpu, strerror(-res));
+}
+
+/* What other threads answered. */
+static void queue_drain(struct queue *q)
+{
+	struct entry *e = atomic_exchange_explicit(&q->answered, NULL, memory_order_acquire), *next;
+
+	for (; e; e = next) {
+		next = e->next;
+		entry_submit(e, CMD_COMMIT_AND_FETCH);
+	}
+}
+
+static void queue_serve(struct queue *q)
+{
+	struct io_uring_cqe *cqe;
+
+	while (!q->has_ended && !atomic_load(&q->uring->is_stopping)) {
+		queue_drain(q);
+		io_uring_submit_and_wait(&q->ring, 1);
+		while (!io_uring_peek_cqe(&q->ring, &cqe)) {
+			struct entry *e = io_uring_cqe_get_data(cqe);
+			int res = cqe->res;
+
+			io_uring_cqe_seen(&q->ring, cqe);
+			queue_take(q, e, res);
+			/* one reader does not wait for another's request */
+			if (io_uring_cq_ready(&q->ring))
+				io_uring_submit(&q->ring);
+		}
+	}
+}
+
+static void queue_pin(struct queue *q)
+{
+	size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+	cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
+
+	if (!set)
+		return;
+	CPU_ZERO_S(size, set);
+	CPU_SET_S(q->cpu, size, set);
+	/* not ours, or offline: it serves from anywhere */
+	if (pthread_setaffinity_np(pthread_self(), size, set))
+		log_debug("io_uring: queue %u is not pinned", q->cpu);
+	CPU_FREE(set);
+}
+
+/* The memory is touched by the pinned thread, and the kernel, first: it is next to the readers. */
+static int queue_prepare(struct queue *q)
+{
+	struct uring *u = q->uring;
+	size_t stride = HEADROOM_BYTES + PAYLOAD_BYTES;
+	int rc;
+
+	queue_pin(q);
+	q->event_fd = eventfd(0, EFD_CLOEXEC);
+	if (q->event_fd < 0)
+		return -errno;
+	q->entry = calloc(u->depth, sizeof(*q->entry));
+	q->memory = mmap(NULL, u->depth * stride, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (q->memory == MAP_FAILED)
+		q->memory = NULL;
+	if (!q->entry || !q->memory)
+		return -ENOMEM;
+	for (unsigned i = 0; i < u->depth; i++) {
+		struct entry *e = &q->entry[i];
+
+		/* the header begins the headroom, the request's own headers end it */
+		e->queue = q;
+		e->header = (struct entry_header *)(void *)(q->memory + i * stride);
+		e->payload = (char *)e->header + HEADROOM_BYTES;
+		e->iov[0] = (struct iovec){ e->header, sizeof(*e->header) };
+		e->iov[1] = (struct iovec){ e->payload, PAYLOAD_BYTES };
+	}
+	rc = io_uring_queue_init(2 * u->depth, &q->ring, IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN);
+	return rc == -EINVAL ? -ENOSYS : rc;
+}
+
+/* A refusal completes at once. What completed with 0 is a request: it stays for queue_serve(). */
+static int queue_register(struct queue *q)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head;
+	int rc;
+
+	for (unsigned i = 0; i < q->uring->depth; i++)
+		entry_submit(&q->entry[i], CMD_REGISTER);
+	event_submit(q);
+	rc = io_uring_submit(&q->ring);
+	if (rc < 0)
+		return rc;
+	rc = 0;
+	io_uring_for_each_cqe(&q->ring, head, cqe) {
+		if (io_uring_cqe_get_data(cqe) && cqe->res < 0)
+			rc = cqe->res;
+	}
+	return rc;
+}
+
+static void *queue_thread(void *arg)
+{
+	struct queue *q = arg;
+	struct uring *u = q->uring;
+	char name[16];
+
+	snprintf(name, sizeof(name), "queue %u", q->cpu);
+	pthread_setname_np(pthread_self(), name);
+	own_queue = q;
+	q->rc = queue_prepare(q);
+	sem_post(&u->reported);
+	if (q->rc)
+		return NULL;
+	while (sem_wait(&u->go))
+		;
+	if (!atomic_load(&u->is_stopping)) {
+		q->rc = queue_register(q);
+		sem_post(&u->reported);
+		if (!q->rc)
+			queue_serve(q);
+	}
+	io_uring_queue_exit(&q->ring);
+	return NULL;
+}
+
+#else
+
+static void entry_submit(struct entry *e, uint32_t op)
+{
+	(void)e;
+	(void)op;
+}
+
+static void *queue_thread(void *arg)
+{
+	struct queue *q = arg;
+
+	q->rc = -ENOSYS;
+	sem_post(&q->uring->reported);
+	return NULL;
+}
+
+#endif
+
+/* ---- on any thread ---- */
+
+static struct entry *entry_of(struct uring *u, uint64_t tag)
+{
+	uint64_t cpu = (tag & ~TAG) >> TAG_QUEUE_SHIFT, i = tag & ((1u << TAG_QUEUE_SHIFT) - 1);
+
+	return u && tag & TAG && !(tag >> 63) && cpu < u->count && i < u->depth ? &u->queue[cpu].entry[i] : NULL;
+}
+
+/* @out and what follows it into the entry's buffers. */
+static void entry_fill(struct entry *e, struct out_header out, const struct iovec *iov, int count)
+{
+	size_t used = 0;
+
+	out.unique = e->unique;
+	for (int i = 1; i < count; i++) {
+		if (iov[i].iov_len > PAYLOAD_BYTES - used) {
+			out.error = -EIO;
+			used = 0;
+			break;
+		}
+		memcpy(e->payload + used, iov[i].iov_base, iov[i].iov_len);
+		used += iov[i].iov_len;
+	}
+	out.len = (uint32_t)(sizeof(out) + used);
+	memcpy(e->header->in_out, &out, sizeof(out));
+	e->header->payload_bytes = (uint32_t)used;
+}
+
+static void entry_hand_over(struct entry *e)
+{
+	struct queue *q = e->queue;
+	const uint64_t one = 1;
+
+	stats_inc(q->uring->stats, STAT_URING_HANDED_OFF);
+	e->next = atomic_load_explicit(&q->answered, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&q->answered, &e->next, e, memory_order_release, memory_order_relaxed))
+		;
+	if (!e->next && write(q->event_fd, &one, sizeof(one)) < 0)
+		log_error("io_uring: waking queue %u: %m", q->cpu);
+}
+
+bool uring_reply(struct uring *u, const struct iovec *iov, int count, ssize_t *ret_bytes)
+{
+	struct out_header out;
+	struct entry *e;
+
+	if (!u || !count || iov[0].iov_len < sizeof(out))
+		return false;
+	memcpy(&out, iov[0].iov_base, sizeof(out));
+	e = entry_of(u, out.unique);
+	if (!e)
+		return false;
+	*ret_bytes = (ssize_t)out.len;
+	entry_fill(e, out, iov, count);
+	if (own_queue == e->queue)
+		entry_submit(e, CMD_COMMIT_AND_FETCH);
+	else
+		entry_hand_over(e);
+	return true;
+}
+
+uint16_t uring_cpu(void)
+{
+	return own_queue ? (uint16_t)own_queue->cpu : URING_NO_CPU;
+}
+
+/* Wait until @count threads reported. Returns the first failure among all. */
+static int uring_collect(struct uring *u, unsigned count)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		while (sem_wait(&u->reported))
+			;
+	}
+	for (unsigned i = 0; i < count && !rc; i++)
+		rc = u->queue[i].rc;
+	return rc;
+}
+
+static unsigned depth_of(unsigned queues)
+{
+	unsigned depth = ENTRIES_WANTED / queues;
+
+	return depth < DEPTH_MIN ? DEPTH_MIN : depth > DEPTH_MAX ? DEPTH_MAX : depth;
+}
+
+int uring_new(struct fuse_session *se, struct stats *stats, struct uring **ret_uring)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);   /* possible, online or not */
+	struct uring *u = calloc(1, sizeof(*u));
+	int rc = 0;
+
+	if (!u || cpus < 1 || cpus > CPUS_MAX || !(u->queue = calloc((size_t)cpus, sizeof(*u->queue)))) {
+		free(u);
+		return -ENOMEM;
+	}
+	u->se = se;
+	u->stats = stats;
+	u->depth = depth_of((unsigned)cpus);
+	sem_init(&u->go, 0, 0);
+	sem_init(&u->reported, 0, 0);
+	for (; u->count < (unsigned)cpus && !rc; u->count += !rc) {
+		struct queue *q = &u->queue[u->count];
+
+		q->uring = u;
+		q->cpu = u->count;
+		q->event_fd = -1;
+		rc = -pthread_create(&q->thread, NULL, queue_thread, q);
+	}
+	int prepared = uring_collect(u, u->count);
+
+	rc = rc ? rc : prepared;
+	if (rc) {
+		uring_stop(u);
+		uring_free(u);
+		return rc;
+	}
+	*ret_uring = u;
+	return 0;
+}
+
+int uring_start(struct uring *u, int fd)
+{
+	int rc;
+
+	u->fd = fd;
+	for (unsigned i = 0; i < u->count; i++)
+		sem_post(&u->go);
+	rc = uring_collect(u, u->count);
+	atomic_store(&u->is_on, !rc);
+	return rc;
+}
+
+bool uring_is_on(struct uring *u)
+{
+	return u && atomic_load(&u->is_on);
+}
+
+void uring_stop(struct uring *u)
+{
+	const uint64_t one = 1;
+
+	if (!u || atomic_exchange(&u->is_stopping, true))
+		return;
+	for (unsigned i = 0; i < u->count; i++) {
+		sem_post(&u->go);
+		if (u->queue[i].event_fd >= 0 && write(u->queue[i].event_fd, &one, sizeof(one)) < 0)
+			log_error("io_uring: waking queue %u: %m", i);
+	}
+	for (unsigned i = 0; i < u->count; i++)
+		pthread_join(u->queue[i].thread, NULL);
+}
+
+void uring_free(struct uring *u)
+{
+	if (!u)
+		return;
+	for (unsigned i = 0; i < u->count; i++) {
+		struct queue *q = &u->queue[i];
+
+		if (q->event_fd >= 0)
+			close(q->event_fd);
+		if (q->memory)
+			munmap(q->memory, u->depth * (size_t)(HEADROOM_BYTES + PAYLOAD_BYTES));
+		free(q->entry);
+	}
+	sem_destroy(&u->go);
+	sem_destroy(&u->reported);
+	free(u->queue);
+	free(u);
+}

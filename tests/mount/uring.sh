@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Requests through io_uring: same bytes, exactly counted, and /dev/fuse where the kernel does not offer it.
+. "$(dirname "$0")/lib.sh"
+
+need_root
+switch=/sys/module/fuse/parameters/enable_uring
+[ -w $switch ] || skip "the kernel has no FUSE over io_uring ($switch)"
+was=$(cat $switch)
+trap 'echo "$was" >$switch; cleanup' EXIT
+
+make_files 40 40000 2
+
+# transport_is WORD: as the statistics and their reason say
+transport_is() { check "$(stat_of transport)" = "$1" "transport ($(stat_of transport_why))"; }
+
+echo N >$switch
+start "$origin" transport=uring,open=daemon
+transport_is dev
+grep -q '/dev/fuse: the kernel does not offer io_uring' "$scratch/log" || fail "the log does not say why /dev/fuse serves"
+check "$(stat_of uring.requests)" -eq 0
+same_tree "over /dev/fuse"
+stop
+
+echo Y >$switch
+rm -rf "$cache"
+start "fault:read=20ms:$origin" transport=uring,open=daemon,prefetch=off
+grep -q 'no io_uring' "$scratch/log" && skip "$(grep -m1 'no io_uring' "$scratch/log")"
+transport_is uring
+# every file comes late, so another thread than the queue's answers each
+before=$(stat_of uring.handed_off)
+cat "$mnt"/class*/* >/dev/null
+after=$(stat_of uring.handed_off)
+check "$((after - before))" -ge 40 "answers handed off"
+same_tree "what came through io_uring"
+
+# one reader, warm: per file one open, one read, one release, all answered on the queue's thread
+exec 3<"$mnt"
+cat "$mnt"/class00/* >/dev/null
+requests=$(stat_of reads.requests) opens=$(stat_of reads.opens)
+handed=$(stat_of uring.handed_off)
+drop_page_cache
+cat "$mnt"/class00/* >/dev/null
+check "$(($(stat_of reads.opens) - opens))" -eq 20 "opens of 20 files"
+check "$(($(stat_of reads.requests) - requests))" -ge 20 "reads of 20 files"
+check "$(stat_of uring.handed_off)" -eq "$handed" "hits answered elsewhere"
+exec 3<&-
+
+# readers on every processor, also while many requests wait for the origin
+rm -rf "$scratch/copy"
+for i in 1 2 3 4 5 6 7 8; do cat "$mnt"/class*/* | cksum >"$scratch/sum$i" & pids="${pids:-} $!"; done
+wait $pids
+cat "$origin"/class*/* | cksum >"$scratch/sum"
+for i in 1 2 3 4 5 6 7 8; do cmp "$scratch/sum" "$scratch/sum$i" || fail "reader $i saw other bytes"; done
+stop
+
+# queues of processors that we may not run on need entries too
+start_on_one() {
+	local hopper=$hopperfs
+
+	hopperfs=$scratch/on_one
+	printf '#!/bin/sh\nexec taskset -c 0 %s "$@"\n' "$hopper" >"$hopperfs"
+	chmod 755 "$hopperfs"
+	start "$@"
+	hopperfs=$hopper
+}
+rm -rf "$cache"
+start_on_one "$origin" transport=uring
+transport_is uring
+for cpu in $(seq 0 $(($(nproc) - 1))); do
+	taskset -c "$cpu" diff -r "$origin" "$mnt" >/dev/null || fail "a reader on processor $cpu"
+done
+stop
