@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Orders of real loaders over a cache of half the data: recognised from the
 # first accesses, told by a plan, replayed; with recognise= and prefetch= off.
-LIMIT_S=280
+LIMIT_S=320
 . "$(dirname "$0")/lib.sh"
 
 /usr/bin/python3 -c 'import torch, numpy' 2>/dev/null || skip "python3-torch and python3-numpy are not installed"
@@ -18,7 +18,7 @@ read_epochs() {
 import json, os, random, sys, time
 import numpy, torch
 root, case, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
-paths = sorted(os.path.join(root, d, n) for d in os.listdir(root) for n in os.listdir(os.path.join(root, d)))
+paths = sorted(os.path.join(root, d, n) for d in os.listdir(root) if os.path.isdir(os.path.join(root, d)) for n in os.listdir(os.path.join(root, d)))
 order = list(range(len(paths)))
 
 def read(i):
@@ -42,7 +42,9 @@ if kind == "random":
 if kind == "distributed":
     samplers = [torch.utils.data.DistributedSampler(Files(), 2, r) for r in range(2)]
     loaders = [torch.utils.data.DataLoader(Files(), batch_size=16, sampler=s, num_workers=1) for s in samplers]
-rng = numpy.random.RandomState(7)
+if kind == "manifest":   # the data set's own list, in an order of its own
+    paths = [os.path.join(root, l.split(",")[0]) for l in open(os.path.join(root, "train.csv")).read().splitlines()[1:]]
+once = random.Random(5)
 for epoch in range(epochs):
     before, began = stats(), time.monotonic()
     count, late = 0, None   # late: when four fifths were read, before the set turns to its next epoch
@@ -59,6 +61,8 @@ for epoch in range(epochs):
             time.sleep(0.003 * (len(a) + len(b)))
     else:
         if kind == "numpy": order = list(numpy.random.RandomState(7 + epoch).permutation(len(paths)))
+        if kind == "manifest": order = list(numpy.random.default_rng(11 + epoch).permutation(len(paths)))
+        if kind == "inplace": once.shuffle(order)   # seeded once, the list shuffled on
         if kind == "same" and not epoch: random.Random(99999).shuffle(order)
         if kind == "weighted":
             draws = random.Random(epoch)
@@ -121,6 +125,13 @@ again=1
 run numpy 2
 expect 'e[0]["by"]["sampler"] > 0.3 * files' "$few" 'e[0]["origin"] <= 0.6 * data' 'all(x["missed"] + x["joined"] <= 0.03 * files for x in e)'
 again=
+run inplace 4
+expect 'e[3]["recognised"].startswith("python seed 5, shuffle 4 in place")' 'e[3]["missed"] + e[3]["joined"] <= 0.02 * files' "$few"
+(cd "$origin" && echo path,label && find . -name "*.bin" -printf '%P,1\n' | sort -t/ -k2) >"$scratch/train.csv"
+mv "$scratch/train.csv" "$origin"
+run manifest 3
+expect 'e[2]["recognised"].startswith("numpy default_rng seed 13")' 'e[2]["missed"] + e[2]["joined"] <= 0.03 * files' "$few"
+rm "$origin/train.csv"
 plan="torch-random seed=42"
 run random:4 2
 expect 'all(x["predictor"] == "plan" for x in e)' 'e[0]["by"]["plan"] > 0.4 * files' "$known" 'e[0]["missed"] + e[0]["joined"] <= 0.05 * files'
