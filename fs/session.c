@@ -116,8 +116,8 @@ static void *loop_thread(void *arg)
 		}
 		buf.size = (size_t)n;
 		stats_inc(s->fs->stats, STAT_MESSAGES);
-		if (uring_is_on(s->fs->uring) && opcode_of(mem) == OPCODE_INTERRUPT)
-			continue;   /* names the kernel's number, which libfuse does not know; needs no answer */
+		if (uring_is_on(s->fs->uring) && opcode_of(mem) == OPCODE_INTERRUPT && !uring_interrupt(s->fs->uring, mem, (size_t)n))
+			continue;   /* it came too late, and needs no answer */
 		handshake_request(&s->fs->handshake, mem, (size_t)n);
 		fuse_session_process_buf(s->se, &buf);
 	}

@@ -84,7 +84,8 @@ struct entry {
 	char *payload;
 	struct iovec iov[2];
 	struct entry *next;          /* on the queue's list */
-	uint64_t unique, commit_id;
+	uint64_t commit_id;
+	_Atomic uint64_t unique;     /* the kernel's number of its request, 0 for none */
 };
 
 struct queue {
@@ -113,6 +114,11 @@ struct uring {
 };
 
 static _Thread_local struct queue *own_queue;
+
+static uint64_t entry_tag(const struct entry *e)
+{
+	return TAG | (uint64_t)e->queue->cpu << TAG_QUEUE_SHIFT | (uint64_t)(e - e->queue->entry);
+}
 
 #ifdef IORING_SETUP_SINGLE_ISSUER
 
@@ -160,9 +166,9 @@ static char *entry_request(struct entry *e, size_t *ret_len)
 	op_len = in.len - sizeof(in) - h->payload_bytes;
 	if (in.len < sizeof(in) || h->payload_bytes > in.len - sizeof(in) || op_len > sizeof(h->op_in))
 		return NULL;
-	e->unique = in.unique;
+	atomic_store_explicit(&e->unique, in.unique, memory_order_relaxed);
 	e->commit_id = h->commit_id;
-	in.unique = TAG | (uint64_t)e->queue->cpu << TAG_QUEUE_SHIFT | (uint64_t)(e - e->queue->entry);
+	in.unique = entry_tag(e);
 	request = e->payload - op_len - sizeof(in);
 	memcpy(request, &in, sizeof(in));
 	memcpy(request + sizeof(in), h->op_in, op_len);
@@ -353,7 +359,7 @@ static void entry_fill(struct entry *e, struct out_header out, const struct iove
 {
 	size_t used = 0;
 
-	out.unique = e->unique;
+	out.unique = atomic_exchange_explicit(&e->unique, 0, memory_order_relaxed);
 	for (int i = 1; i < count; i++) {
 		if (iov[i].iov_len > PAYLOAD_BYTES - used) {
 			out.error = -EIO;
@@ -399,6 +405,29 @@ bool uring_reply(struct uring *u, const struct iovec *iov, int count, ssize_t *r
 	else
 		entry_hand_over(e);
 	return true;
+}
+
+/*
+ * A request answered and followed by another between our look and libfuse's would have the wrong one interrupted: whoever
+ * is asked to give up looks whether its asker is dying (wait.c).
+ */
+bool uring_interrupt(struct uring *u, char *request, size_t len)
+{
+	uint64_t unique, tag;
+
+	if (!uring_is_on(u) || len < sizeof(struct in_header) + sizeof(unique))
+		return false;
+	memcpy(&unique, request + sizeof(struct in_header), sizeof(unique));
+	for (unsigned i = 0; i < u->count * u->depth; i++) {
+		const struct entry *e = &u->queue[i / u->depth].entry[i % u->depth];
+
+		if (atomic_load_explicit(&e->unique, memory_order_relaxed) != unique)
+			continue;
+		tag = entry_tag(e);
+		memcpy(request + sizeof(struct in_header), &tag, sizeof(tag));
+		return true;
+	}
+	return false;
 }
 
 uint16_t uring_cpu(void)

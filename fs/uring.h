@@ -40,6 +40,12 @@ bool uring_is_on(struct uring *u);
  */
 bool uring_reply(struct uring *u, const struct iovec *iov, int count, ssize_t *ret_bytes);
 
+/*
+ * An INTERRUPT of @len bytes that came through /dev/fuse names its request as the kernel does: have it name it as libfuse knows it. False
+ * if that request did not come through a ring, or is answered already. Any thread.
+ */
+bool uring_interrupt(struct uring *u, char *request, size_t len);
+
 /* The processor of the reader whose request this thread is serving, or URING_NO_CPU. */
 uint16_t uring_cpu(void);
 

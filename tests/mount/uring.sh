@@ -7,7 +7,7 @@ need_root
 switch=/sys/module/fuse/parameters/enable_uring
 [ -w $switch ] || skip "the kernel has no FUSE over io_uring ($switch)"
 was=$(cat $switch)
-trap 'echo "$was" >$switch; cleanup' EXIT
+trap 'status=$?; echo "$was" >$switch; (exit $status); cleanup' EXIT
 
 make_files 40 40000 2
 
@@ -70,4 +70,21 @@ transport_is uring
 for cpu in $(seq 0 $(($(nproc) - 1))); do
 	taskset -c "$cpu" diff -r "$origin" "$mnt" >/dev/null || fail "a reader on processor $cpu"
 done
+stop
+
+# who waits for an origin that hangs can be killed here too
+rm -rf "$cache"
+control=$scratch/control
+echo "" >"$control"
+start "fault:control=$control:$origin" transport=uring,open=daemon,prefetch=off,timeout=1000
+transport_is uring
+ls "$mnt/class00" >/dev/null
+echo meta_hang=1 >"$control.new" && mv "$control.new" "$control"
+stat "$mnt/class01/img00001.bin" >/dev/null 2>&1 &
+reader=$!
+wait_for "grep -q 'fuse\|request_wait' /proc/$reader/wchan 2>/dev/null" 10 || fail "the reader does not wait"
+kill -9 $reader
+wait_for "! kill -0 $reader 2>/dev/null" 10 || fail "a reader cannot be killed"
+check "$(stat_of waits.interrupted)" -ge 1 "requests of killed readers"
+echo "" >"$control.new" && mv "$control.new" "$control"
 stop
