@@ -81,6 +81,9 @@ void follow_saw(struct follow *f, uint32_t item, uint32_t items, uint32_t pid)
 		return;
 	order_saw(f->order, item);
 	if (order_is_wrong(f->order)) {
+		/* what was guessed to follow did not: something else may follow from the same */
+		if (f->order->by != PREDICTOR_REPLAY)
+			f->family = f->before;
 		f->has_replayed = false;
 		order_drop(f);
 		f->jobs = 0;
@@ -248,6 +251,7 @@ bool follow_install(struct follow *f, struct recognise_job *job)
 	job->order = NULL;
 	for (unsigned i = 0; f->order->stride == f->stride && i < ORDER_STRIDE_MAX / 64; i++)
 		f->order->residues[i] |= f->residues[i];
+	f->before = f->family;
 	f->family = job->family;
 	remember(f, job->epoch);
 	return true;
@@ -322,7 +326,7 @@ void follow_plan(struct follow *f, const struct family *family, uint32_t *list, 
 	free(f->list);
 	f->list = list;
 	f->list_count = list_count;
-	f->family = family ? *family : (struct family){ .kind = FAMILY_NONE };
+	f->family = f->before = family ? *family : (struct family){ .kind = FAMILY_NONE };
 	order_drop(f);
 	if (list)
 		follow_list(f);

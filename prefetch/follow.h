@@ -24,6 +24,7 @@ struct set;
 struct follow {
 	struct order *order;              /* owned, or NULL */
 	struct family family;             /* of the last epoch whose order was recognised */
+	struct family before;             /* what it was before that order, which may be contradicted */
 	struct recognise_stream stream[HEADS_MAX];
 	uint32_t stream_count;
 	uint32_t *seen;                   /* item numbers as read in this epoch, while no order is confirmed; owned */
