@@ -132,7 +132,7 @@ static bool retry_later(struct extent *x, int err)
 		wait = RETRY_MAX_NS;
 	lock_scope(&c->lock);
 	if (!is_transient(err) || c->is_closing || list_is_empty(&x->waiters) ||
-	    now + wait >= x->deadline_ns)
+	    now + wait >= x->started_ns + c->timeout_ns)
 		return false;
 	x->tries++;
 	x->retry_ns = now + wait;
