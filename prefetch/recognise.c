@@ -484,9 +484,8 @@ static void recognise(struct recogniser *r, struct recognise_job *job)
 		return;
 	if (each_head(r, job, 24, try_sequential) || each_head(r, job, SMALL_BITS, try_torch_usual))
 		return;
-	if (job->depth == RECOGNISE_SMALL && !try_streaming(r, job) && !each_head(r, job, SMALL_BITS, try_torch) &&
-	    !each_head(r, job, 14, try_dali))
-		try_lists(r, job);
+	if (job->depth == RECOGNISE_SMALL && !try_streaming(r, job) && !each_head(r, job, 14, try_dali) && !try_lists(r, job))
+		each_head(r, job, SMALL_BITS, try_torch);   /* seconds: the others are cheaper */
 	if (job->depth == RECOGNISE_ALL)
 		each_head(r, job, 32, try_all_seeds);
 }
