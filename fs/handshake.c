@@ -1,21 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/handshake.h"
 #include <string.h>
+#include "fs/wire.h"
 
-/* The kernel's layout (linux/fuse.h); the headers at hand may be older than the kernel. */
-enum { OPCODE_INIT = 26, FLAG_INIT_EXT = 1 << 30 };
-
-struct in_header {
-	uint32_t len, opcode;
-	uint64_t unique, nodeid;
-	uint32_t uid, gid, pid, padding;
-};
-
-struct out_header {
-	uint32_t len;
-	int32_t error;
-	uint64_t unique;
-};
+enum { FLAG_INIT_EXT = 1 << 30 };
 
 struct init_in {
 	uint32_t major, minor, max_readahead, flags, flags2, unused[11];
@@ -29,8 +17,7 @@ struct init_out {
 	uint32_t flags2, max_stack_depth, unused[6];
 };
 
-_Static_assert(sizeof(struct in_header) == 40 && sizeof(struct out_header) == 16 && sizeof(struct init_in) == 64 &&
-	       sizeof(struct init_out) == 64, "the kernel's layout");
+_Static_assert(sizeof(struct init_in) == 64 && sizeof(struct init_out) == 64, "the kernel's layout");
 
 void handshake_request(struct handshake *h, const void *buf, size_t len)
 {

@@ -10,9 +10,10 @@ hopperfs_SOURCES = \
 	fs/passthrough.c fs/passthrough.h \
 	fs/push.c fs/push.h \
 	fs/session.c \
-	fs/wait.c fs/wait.h \
 	fs/uring.c fs/uring.h \
+	fs/wait.c fs/wait.h \
 	fs/watch.c fs/watch.h \
+	fs/wire.h \
 	fs/xattr.c
 hopperfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 hopperfs_LDADD = libhopper_prefetch.a $(CACHE_LIBS) $(FUSE_LIBS)

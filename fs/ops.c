@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "fs/fs.h"
-#include "fs/uring.h"
 #include "lib/clock.h"
 #include "lib/list.h"
 #include "lib/log.h"
@@ -58,7 +57,7 @@ void fs_observe(struct fs *fs, uint32_t pid, uint64_t ino, enum observation_kind
 	uint64_t now_ns = clock_ns();
 	struct observation o = {
 		.ino = ino, .offset = offset, .len = (uint32_t)len, .time_ns = now_ns,
-		.pid = pid, .place = locator_place(fs->locator, pid, now_ns), .cpu = uring_cpu(), .kind = (uint8_t)kind, .stalled = stalled,
+		.pid = pid, .place = locator_place(fs->locator, pid, now_ns), .cpu = UINT16_MAX, .kind = (uint8_t)kind, .stalled = stalled,
 	};
 
 	if (fs->prefetch)

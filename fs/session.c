@@ -16,9 +16,10 @@
 #include <unistd.h>
 #include "fs/fs.h"
 #include "fs/uring.h"
+#include "fs/wire.h"
 #include "lib/log.h"
 
-enum { LOOPS_MIN = 4, LOOPS_MAX = 8, BUFFER_BYTES = (1 << 20) + 4096, OPCODE_INTERRUPT = 36 };
+enum { LOOPS_MIN = 4, LOOPS_MAX = 8, BUFFER_BYTES = (1 << 20) + 4096 };
 
 struct session {
 	struct fs *fs;                /* not owned */
@@ -91,10 +92,10 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userda
 /* A whole header was read, or it is not a request. */
 static uint32_t opcode_of(const char *request)
 {
-	uint32_t opcode;
+	struct in_header in;
 
-	memcpy(&opcode, request + sizeof(opcode), sizeof(opcode));
-	return opcode;
+	memcpy(&in, request, sizeof(in));
+	return in.opcode;
 }
 
 static void *loop_thread(void *arg)

@@ -32,23 +32,12 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "fs/wire.h"
 #include "lib/log.h"
 #include "lib/stats.h"
 
 /* The kernel's layout (linux/fuse.h); the headers at hand may be older than the kernel. */
 enum { CMD_REGISTER = 1, CMD_COMMIT_AND_FETCH = 2, OP_URING_CMD = 46 };
-
-struct in_header {
-	uint32_t len, opcode;
-	uint64_t unique, nodeid;
-	uint32_t uid, gid, pid, padding;
-};
-
-struct out_header {
-	uint32_t len;
-	int32_t error;
-	uint64_t unique;
-};
 
 struct entry_header {
 	char in_out[128], op_in[128];
@@ -63,8 +52,7 @@ struct command {
 	uint8_t padding[6];
 };
 
-_Static_assert(sizeof(struct in_header) == 40 && sizeof(struct out_header) == 16 && sizeof(struct entry_header) == 288 &&
-	       sizeof(struct command) == 24, "the kernel's layout");
+_Static_assert(sizeof(struct entry_header) == 288 && sizeof(struct command) == 24, "the kernel's layout");
 
 enum {
 	PAYLOAD_BYTES = 1 << 20,     /* the largest request that libfuse agrees to */
@@ -413,26 +401,21 @@ bool uring_reply(struct uring *u, const struct iovec *iov, int count, ssize_t *r
  */
 bool uring_interrupt(struct uring *u, char *request, size_t len)
 {
-	uint64_t unique, tag;
+	struct interrupt_in in;
 
-	if (!uring_is_on(u) || len < sizeof(struct in_header) + sizeof(unique))
+	if (!uring_is_on(u) || len < sizeof(struct in_header) + sizeof(in))
 		return false;
-	memcpy(&unique, request + sizeof(struct in_header), sizeof(unique));
+	memcpy(&in, request + sizeof(struct in_header), sizeof(in));
 	for (unsigned i = 0; i < u->count * u->depth; i++) {
 		const struct entry *e = &u->queue[i / u->depth].entry[i % u->depth];
 
-		if (atomic_load_explicit(&e->unique, memory_order_relaxed) != unique)
+		if (atomic_load_explicit(&e->unique, memory_order_relaxed) != in.unique)
 			continue;
-		tag = entry_tag(e);
-		memcpy(request + sizeof(struct in_header), &tag, sizeof(tag));
+		in.unique = entry_tag(e);
+		memcpy(request + sizeof(struct in_header), &in, sizeof(in));
 		return true;
 	}
 	return false;
-}
-
-uint16_t uring_cpu(void)
-{
-	return own_queue ? (uint16_t)own_queue->cpu : URING_NO_CPU;
 }
 
 /* Wait until @count threads reported. Returns the first failure among all. */

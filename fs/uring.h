@@ -15,9 +15,6 @@ struct fuse_session;
 struct stats;
 struct uring;
 
-/* No reader's processor is known on this thread. */
-#define URING_NO_CPU UINT16_MAX
-
 /*
  * Make a ring and a thread for each possible processor; nothing is served yet. Before INIT is answered, so that a machine
  * that cannot have them keeps /dev/fuse. @se and @stats are borrowed. Negative errno: -ENOSYS where this program or the
@@ -45,9 +42,6 @@ bool uring_reply(struct uring *u, const struct iovec *iov, int count, ssize_t *r
  * if that request did not come through a ring, or is answered already. Any thread.
  */
 bool uring_interrupt(struct uring *u, char *request, size_t len);
-
-/* The processor of the reader whose request this thread is serving, or URING_NO_CPU. */
-uint16_t uring_cpu(void);
 
 /* The mount is gone: end the threads. Answers may still come, and are dropped. @u may be NULL. */
 void uring_stop(struct uring *u);

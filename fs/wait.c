@@ -122,6 +122,8 @@ int waits_new(uint64_t timeout_ns, struct stats *stats, struct waits **ret_waits
 	list_init(&s->waiting);
 	rc = -pthread_create(&s->thread, NULL, waits_thread, s);
 	if (rc) {
+		pthread_cond_destroy(&s->changed);
+		lock_destroy(&s->lock);
 		free(s);
 		return rc;
 	}

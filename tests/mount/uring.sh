@@ -35,7 +35,6 @@ check "$((after - before))" -ge 40 "answers handed off"
 same_tree "what came through io_uring"
 
 # one reader, warm: per file one open, one read, one release, all answered on the queue's thread
-exec 3<"$mnt"
 cat "$mnt"/class00/* >/dev/null
 requests=$(stat_of reads.requests) opens=$(stat_of reads.opens)
 handed=$(stat_of uring.handed_off)
@@ -44,7 +43,6 @@ cat "$mnt"/class00/* >/dev/null
 check "$(($(stat_of reads.opens) - opens))" -eq 20 "opens of 20 files"
 check "$(($(stat_of reads.requests) - requests))" -ge 20 "reads of 20 files"
 check "$(stat_of uring.handed_off)" -eq "$handed" "hits answered elsewhere"
-exec 3<&-
 
 # readers on every processor, also while many requests wait for the origin
 rm -rf "$scratch/copy"
@@ -54,7 +52,7 @@ cat "$origin"/class*/* | cksum >"$scratch/sum"
 for i in 1 2 3 4 5 6 7 8; do cmp "$scratch/sum" "$scratch/sum$i" || fail "reader $i saw other bytes"; done
 stop
 
-# queues of processors that we may not run on need entries too
+# readers on every processor, also where the daemon began on one alone
 start_on_one() {
 	local hopper=$hopperfs
 
