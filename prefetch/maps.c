@@ -494,43 +494,41 @@ static void clear(struct maps *m)
 	m->set = m->signature = 0;
 }
 
-static bool map_files(struct maps *m, struct recognise_unit *unit, uint32_t count, uint64_t items, bool thorough)
+static bool map_files(struct maps *m, struct recognise_unit *unit, uint32_t count, uint64_t items)
 {
 	struct entries e = { 0 };
 	bool fine = count && sort_units(m, unit, count, false) && list_all(m, unit, count, &e) && map_entries(m, &e) &&
 		    map_listed(m, unit, count, items, &e) && map_paths(m, unit, count, &e) && map_samples(m, &e);
 
 	entries_free(&e);
-	if (fine && m->cache)
-		map_manifest(m, unit, count, (uint32_t)items, thorough ? MANIFEST_LARGE : MANIFEST_SMALL);
 	return fine;
 }
 
 bool maps_make(struct maps *m, uint64_t set, struct recognise_unit *unit, uint32_t unit_count, bool thorough)
 {
-	uint64_t items = 0, limit = 0, signature = unit_count;
-	bool fine;
+	uint64_t items = 0, signature = unit_count;
+	bool is_new = false;
 
 	for (uint32_t i = 0; i < unit_count; i++)
-		limit += unit[i].count;
-
-	for (uint32_t i = 0; i < unit_count; i++) {
-		if ((uint64_t)unit[i].base + unit[i].count > limit)
-			return false;
 		items += unit[i].count;
+	for (uint32_t i = 0; i < unit_count; i++) {
+		if ((uint64_t)unit[i].base + unit[i].count > items)
+			return false;
 		signature = signature * 31 + unit[i].first + unit[i].count;
 	}
-	if (m->set == set && m->signature == signature && (m->was_thorough || !thorough || m->map[MAP_MANIFEST].n))
-		return true;
-	clear(m);
-	fine = unit_count && !unit[0].dir ? map_records(m, unit) : map_files(m, unit, unit_count, items, thorough);
-	if (!fine) {
+	if (m->set != set || m->signature != signature) {
 		clear(m);
-		return false;
+		if (!(unit_count && !unit[0].dir ? map_records(m, unit) : map_files(m, unit, unit_count, items))) {
+			clear(m);
+			return false;
+		}
+		m->set = set;
+		m->signature = signature;
+		is_new = true;
 	}
-	m->set = set;
-	m->signature = signature;
-	m->was_thorough = thorough;
+	if (m->cache && unit[0].dir && !m->map[MAP_MANIFEST].n && (is_new || (thorough && !m->was_thorough)))
+		map_manifest(m, unit, unit_count, (uint32_t)items, thorough ? MANIFEST_LARGE : MANIFEST_SMALL);
+	m->was_thorough = thorough || (m->was_thorough && !is_new);
 	return true;
 }
 

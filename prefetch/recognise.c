@@ -22,7 +22,7 @@ enum {
 	RANK_SEEDS = 1024, RANKS_MAX = 64,
 	SMALL_N = 20000, SMALL_SEEDS = 1000,   /* whole shuffles: about a second */
 	MAIN_SEEDS = 10000, MAIN_WORDS = 16, MANY_MAIN_SEEDS = 1 << 18,
-	STREAMING_EPOCHS = 64, STREAMING_OPENED = 24,
+	STREAMING_EPOCHS = 100, STREAMING_OPENED = 24,
 	CHUNK_BITS = 24,               /* seeds a searcher takes at a time: half a second */
 };
 
@@ -33,6 +33,12 @@ enum {
 static const uint32_t popular[] = {
 	42, 0, 1, 1234, 123, 1337, 3407, 2021, 2022, 2023, 2024, 2025, 2026, 12345, 7, 10, 100, 999, 2, 3, 4, 5, 21, 77, 101, 777,
 	1000, 4242, 31337, 123456, 2020, 2019, 9176, 6, 8, 9, 11, 12, 13, 17,
+};
+
+/* A reader's first items as indices of one map. */
+struct view {
+	uint32_t index[SEARCH_HEAD_MAX];
+	uint8_t column[SEARCH_HEAD_MAX];
 };
 
 struct recogniser {
@@ -51,7 +57,10 @@ struct recogniser {
 	uint32_t running_epoch;
 	bool is_closing;
 
-	struct maps *maps;             /* owned; the thread's own */
+	/* the thread's own */
+	struct maps *maps;             /* owned */
+	struct view view[MAPS][HEADS_MAX];
+	bool has_view[MAPS];           /* of the job at hand */
 };
 
 void recognise_job_free(struct recognise_job *job)
@@ -65,22 +74,30 @@ void recognise_job_free(struct recognise_job *job)
 
 /* ---- heads ---- */
 
+/* Each map is gone through once a job. */
+static const struct view *views(struct recogniser *r, const struct recognise_job *job, unsigned map)
+{
+	for (uint32_t i = 0; i < job->stream_count && !r->has_view[map]; i++)
+		maps_indices(maps_get(r->maps, map), job->stream[i].item, job->stream[i].count, r->view[map][i].index, r->view[map][i].column);
+	r->has_view[map] = true;
+	return r->view[map];
+}
+
 /*
- * A reader's first items as indices, at most @count of them; of several files a sample only those of the
+ * Reader @i's first items as indices of @map, at most @count of them; of several files a sample only those of the
  * first one's kind. False if one is not in the map, or if they are fewer than @least.
  */
-static bool head_make(const struct index_map *map, const struct recognise_stream *s, uint32_t least, uint32_t count, struct head *ret)
+static bool head_make(struct recogniser *r, const struct recognise_job *job, unsigned map, uint32_t i, uint32_t least, uint32_t count,
+		      struct head *ret)
 {
-	uint32_t index[SEARCH_HEAD_MAX];
-	uint8_t column[SEARCH_HEAD_MAX];
+	const struct view *v = &views(r, job, map)[i];
 
-	*ret = (struct head){ .n = map->n };
-	maps_indices(map, s->item, s->count, index, column);
-	for (uint32_t k = 0; k < s->count && ret->count < count; k++) {
-		if (index[k] == UINT32_MAX)
+	*ret = (struct head){ .n = maps_get(r->maps, map)->n };
+	for (uint32_t k = 0; k < job->stream[i].count && ret->count < count; k++) {
+		if (v->index[k] == UINT32_MAX)
 			return false;
-		if (column[k] == column[0])
-			ret->index[ret->count++] = index[k];
+		if (v->column[k] == v->column[0])
+			ret->index[ret->count++] = v->index[k];
 	}
 	return ret->count >= least;
 }
@@ -99,37 +116,39 @@ static bool order_make(struct recogniser *r, struct recognise_job *job, const st
 	family_describe(f, text);
 	job->family = *f;
 	job->family.epoch = job->epoch;
-	job->order = order_new(item, map->n * map->columns, f->is_told ? PREDICTOR_PLAN : PREDICTOR_SAMPLER, f->stride * map->columns,
-			       f->start * map->columns, text);
+	job->order = order_new(item, map->n * map->columns, f->is_told ? PREDICTOR_PLAN : PREDICTOR_SAMPLER,
+			       f->stride > 1 ? f->stride * map->columns : 1, f->start * map->columns, text);
 	job->is_found = job->order != NULL;
 	return job->is_found;
 }
 
-/* Any worker's first batch: somewhere near the head of @order, then one after the other. */
-static bool begins_as(const uint32_t *order, uint32_t n, uint32_t columns, uint32_t stride, const struct recognise_stream *s)
+/* Any worker's first batch: somewhere near the head of @order, then one sample after the other. */
+static bool begins_as(const uint32_t *order, const struct index_map *map, uint32_t stride, const struct recognise_stream *s)
 {
-	uint32_t at = 0, window = n / 4 < 8192 ? n / 4 + 1 : 8192, k = 1;
+	uint32_t n = map->n * map->columns, at = 0, window = n / 4 < 8192 ? n / 4 + 1 : 8192, k;
 
 	while (at < window && order[at] != s->item[0])
 		at++;
 	if (at == window)
 		return false;
-	if (columns > 1)   /* the files of a sample, in any order, then those of the next */
-		stride = 1;
-	while (k < s->count && k < 3 && at + k * stride < n && order[at + k * stride] == s->item[k])
-		k++;
+	for (k = 1; k < s->count && k < 3; k++) {
+		uint32_t next = at + k / map->columns * map->columns * stride + k % map->columns;
+
+		if (next >= n || order[next] != s->item[k])
+			break;
+	}
 	return k == 3;
 }
 
-/* Does the order that @f says begin as some reader did? */
+/* Does the order that @f says begin as some reader did? Streaming's says nothing as exact. */
 static bool family_fits(struct recogniser *r, const struct recognise_job *job, const struct family *f)
 {
 	const struct index_map *map = maps_get(r->maps, f->map);
-	uint32_t *order = map ? family_items(f, map) : NULL;
-	bool fits = false;
+	uint32_t *order = map && f->kind != FAMILY_STREAMING ? family_items(f, map) : NULL;
+	bool fits = map && f->kind == FAMILY_STREAMING && job->stream_count;
 
 	for (uint32_t i = 0; order && i < job->stream_count && !fits; i++)
-		fits = f->kind == FAMILY_STREAMING || begins_as(order, map->n * map->columns, map->columns, f->stride, &job->stream[i]);
+		fits = begins_as(order, map, f->stride, &job->stream[i]);
 	free(order);
 	return fits;
 }
@@ -256,7 +275,7 @@ static bool try_dali(struct recogniser *r, struct recognise_job *job, const stru
 
 	for (f.shuffle.kind = SHUFFLE_STD; f.shuffle.kind <= SHUFFLE_STD_OLD; f.shuffle.kind++) {
 		f.shuffle.seed = FAMILY_DALI_SEED;
-		if (search_small(h, f.shuffle.kind, FAMILY_DALI_SEED, 1, NULL, &r->cancel, &seed))
+		if (search_small(h, f.shuffle.kind, FAMILY_DALI_SEED, 1, &r->cancel, &seed))
 			return order_make(r, job, &f);
 	}
 	return false;
@@ -264,13 +283,13 @@ static bool try_dali(struct recogniser *r, struct recognise_job *job, const stru
 
 /* ---- lists that a program shuffled ---- */
 
-/* The readers' heads under one map; those with an item that is not in it are left out. */
-static uint32_t heads_make(const struct index_map *map, const struct recognise_job *job, struct head head[HEADS_MAX])
+/* The readers' heads under one map, none without it; those with an item that is not in it are left out. */
+static uint32_t heads_make(struct recogniser *r, const struct recognise_job *job, unsigned map, struct head head[HEADS_MAX])
 {
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < job->stream_count; i++)
-		count += head_make(map, &job->stream[i], 1, SEARCH_HEAD_MAX, &head[count]);
+	for (uint32_t i = 0; maps_get(r->maps, map) && i < job->stream_count; i++)
+		count += head_make(r, job, map, i, 1, SEARCH_HEAD_MAX, &head[count]);
 	return count;
 }
 
@@ -288,23 +307,20 @@ static bool try_space(struct recogniser *r, struct recognise_job *job, const str
 	return order_make(r, job, &f);
 }
 
-/* Small seeds for short lists; for long ones those that people use. */
+/* Small seeds for short lists, those that people use for any. */
 static bool try_list_kind(struct recogniser *r, struct recognise_job *job, const struct head *head, uint32_t heads, unsigned map,
-			  enum shuffle_kind kind)
+			  enum shuffle_kind kind, bool is_split)
 {
-	for (int is_split = 0; is_split < 2; is_split++) {
-		struct lists_space space = { kind, 0, SMALL_SEEDS, is_split };
+	bool is_short = head->n <= SMALL_N;
+	struct lists_space space = { kind, 0, SMALL_SEEDS, is_split };
 
-		if (head->n > SMALL_N && is_split)
-			return false;
-		if (head->n <= SMALL_N && try_space(r, job, head, heads, map, &space))
+	if (is_short && try_space(r, job, head, heads, map, &space))
+		return true;
+	for (size_t i = 0; i < sizeof(popular) / sizeof(popular[0]); i++) {
+		space.first = popular[i];
+		space.count = popular[i] == FAMILY_STREAMING_SEED && is_short ? STREAMING_EPOCHS : 1;
+		if ((!is_short || popular[i] >= SMALL_SEEDS) && try_space(r, job, head, heads, map, &space))
 			return true;
-		for (size_t i = 0; i < sizeof(popular) / sizeof(popular[0]); i++) {
-			space.first = popular[i];
-			space.count = 1;
-			if ((head->n > SMALL_N || popular[i] >= SMALL_SEEDS) && try_space(r, job, head, heads, map, &space))
-				return true;
-		}
 	}
 	return false;
 }
@@ -315,12 +331,14 @@ static bool try_lists(struct recogniser *r, struct recognise_job *job)
 	struct head head[HEADS_MAX];
 
 	for (unsigned m = 0; m < MAPS; m++) {
-		const struct index_map *map = maps_get(r->maps, m);
-		uint32_t heads = map ? heads_make(map, job, head) : 0;
+		uint32_t heads = heads_make(r, job, m, head);
 
 		for (unsigned k = 0; k < sizeof(kinds) / sizeof(kinds[0]) && heads; k++) {
-			/* WebDataset's are lists of shards */
-			if ((kinds[k] != SHUFFLE_BUFFER || map->n <= SMALL_N) && try_list_kind(r, job, head, heads, m, kinds[k]))
+			/* shares are of lists of shards, as are WebDataset's */
+			bool is_of_shards = head->n <= SMALL_N;
+
+			if (((kinds[k] != SHUFFLE_BUFFER || is_of_shards) && try_list_kind(r, job, head, heads, m, kinds[k], false)) ||
+			    (is_of_shards && try_list_kind(r, job, head, heads, m, kinds[k], true)))
 				return true;
 		}
 	}
@@ -346,7 +364,7 @@ static bool streaming_fits(const uint32_t *order, uint32_t n, const struct head 
 			within += at[head[h].index[k]] < window;
 	}
 	free(at);
-	/* each is there by chance with window / n: half of them or less, so forty are as sure as forty tosses */
+	/* each is there by chance with window / n, a quarter at most */
 	return window * 4 <= n && opened >= STREAMING_OPENED && within * 20 >= opened * 19;
 }
 
@@ -356,14 +374,13 @@ static bool try_streaming(struct recogniser *r, struct recognise_job *job)
 	bool found = false;
 
 	for (unsigned m = 0; m < MAPS && !found; m++) {
-		const struct index_map *map = maps_get(r->maps, m);
-		uint32_t heads = map ? heads_make(map, job, head) : 0;
-		uint32_t *order = heads ? malloc((size_t)map->n * sizeof(*order)) : NULL;
+		uint32_t heads = heads_make(r, job, m, head);
+		uint32_t *order = heads ? malloc((size_t)head->n * sizeof(*order)) : NULL;
 		struct family f = { .kind = FAMILY_STREAMING, .shuffle = { SHUFFLE_NUMPY_RNG, FAMILY_STREAMING_SEED, 0 },
 				    .main_seed = FAMILY_STREAMING_SEED, .stride = 1, .map = m };
 
 		for (; order && !found && f.shuffle.seed < FAMILY_STREAMING_SEED + STREAMING_EPOCHS; f.shuffle.seed++) {
-			if (!family_indices(&f, order, map->n) && streaming_fits(order, map->n, head, heads)) {
+			if (!family_indices(&f, order, head->n) && streaming_fits(order, head->n, head, heads)) {
 				found = order_make(r, job, &f);
 				break;
 			}
@@ -467,7 +484,7 @@ static bool each_head(struct recogniser *r, struct recognise_job *job, unsigned 
 
 			if (atomic_load(&r->cancel))
 				return false;
-			if (head_make(map, &job->stream[i], needed, needed, &h) && try(r, job, &h, m))
+			if (head_make(r, job, m, i, needed, needed, &h) && try(r, job, &h, m))
 				return true;
 		}
 	}
@@ -478,6 +495,7 @@ static void recognise(struct recogniser *r, struct recognise_job *job)
 {
 	if (!maps_make(r->maps, job->set, job->unit, job->unit_count, job->depth != RECOGNISE_USUAL))
 		return;
+	memset(r->has_view, 0, sizeof(r->has_view));
 	if (job->known.is_told && !maps_get(r->maps, job->known.map))
 		job->known.map = MAP_NAMES;
 	if ((job->known.kind != FAMILY_NONE && recognise_next(r, job)) || recognise_past(r, job))

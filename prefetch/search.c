@@ -213,8 +213,8 @@ bool search_strided(const struct head *h, uint32_t seeds, uint32_t max_stride, c
 	return found;
 }
 
-bool search_small(const struct head *h, enum shuffle_kind kind, uint64_t first, uint32_t count, const uint32_t *base,
-		  const _Atomic bool *cancel, uint64_t *ret_seed)
+bool search_small(const struct head *h, enum shuffle_kind kind, uint64_t first, uint32_t count, const _Atomic bool *cancel,
+		  uint64_t *ret_seed)
 {
 	uint32_t *order = malloc((size_t)h->n * sizeof(*order));
 	bool found = false;
@@ -225,7 +225,7 @@ bool search_small(const struct head *h, enum shuffle_kind kind, uint64_t first, 
 		if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
 			break;
 		for (uint32_t i = 0; i < h->n; i++)
-			order[i] = base ? base[i] : i;
+			order[i] = i;
 		shuffle_apply(&s, order, h->n);
 		found = !memcmp(order, h->index, h->count * sizeof(*order));
 		*ret_seed = seed;

@@ -43,9 +43,9 @@ bool search_torch(const struct head *h, uint64_t first, uint64_t count, const _A
 bool search_strided(const struct head *h, uint32_t seeds, uint32_t max_stride, const _Atomic bool *cancel,
 		    uint32_t *ret_seed, uint32_t *ret_start, uint32_t *ret_stride);
 
-/* Small seeds of any other kind, by whole shuffles of n (its cost). @base: the list that is shuffled, or NULL for 0..n-1. */
-bool search_small(const struct head *h, enum shuffle_kind kind, uint64_t first, uint32_t count, const uint32_t *base,
-		  const _Atomic bool *cancel, uint64_t *ret_seed);
+/* Small seeds of any other kind, by whole shuffles of 0..n-1 (its cost). */
+bool search_small(const struct head *h, enum shuffle_kind kind, uint64_t first, uint32_t count, const _Atomic bool *cancel,
+		  uint64_t *ret_seed);
 
 /*
  * The default generator of torch.manual_seed(S) for S < @seeds: is one of its words 3, 5, 7 ... below
