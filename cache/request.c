@@ -132,7 +132,7 @@ static bool retry_later(struct extent *x, int err)
 		wait = RETRY_MAX_NS;
 	lock_scope(&c->lock);
 	if (!is_transient(err) || c->is_closing || list_is_empty(&x->waiters) ||
-	    now + wait >= x->started_ns + c->timeout_ns)
+	    now + wait >= x->deadline_ns)
 		return false;
 	x->tries++;
 	x->retry_ns = now + wait;
@@ -267,11 +267,11 @@ static void request_done(struct origin_read *read, int err)
 	if (err == -ESTALE)
 		ns_distrust(c->ns, r->ino);
 	lock_acquire(&c->lock);
-	list_remove(&r->link);
 	account_end(c, r, err);
 	x = r->extent;
 	if (x)
 		is_decided = r == x->hedge ? hedge_answered(x, r, err) : first_answered(x, err);
+	list_remove(&r->link);   /* it has ended, whether it lost before or just now */
 	if (is_decided)
 		list_remove(&x->queue);   /* the timer sees it no more */
 	has_lost = !r->extent;
