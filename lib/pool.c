@@ -6,24 +6,31 @@
 #include "lib/pool.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include "lib/clock.h"
 #include "lib/lock.h"
+#include "lib/topology.h"
 
-enum { RANK_POOL = 80 };
+enum {
+	RANK_POOL = 80,
+	EXCUSED_MAX = 15,           /* times the limit */
+};
 #define IDLE_NS (5 * NSEC_PER_SEC)
 
 struct pool {
 	struct lock lock;
 	const char *name;           /* immutable */
 	unsigned max_threads;       /* immutable */
+	const struct cpus *cpus;    /* immutable after the first submit; not owned */
 	pthread_cond_t has_work;
 	pthread_cond_t has_left;
 
 	/* protected by lock */
 	struct list queue;
 	unsigned queued, threads, idle;
+	unsigned excused;           /* threads that do not count: what they run hangs */
 	bool is_closing;
 };
 
@@ -41,6 +48,11 @@ int pool_new(const char *name, unsigned max_threads, struct pool **ret_pool)
 	p->max_threads = max_threads ? max_threads : 1;
 	*ret_pool = p;
 	return 0;
+}
+
+void pool_pin(struct pool *p, const struct cpus *cpus)
+{
+	p->cpus = cpus;
 }
 
 /* The next work item; NULL when the thread should leave. Called with the lock held. */
@@ -70,6 +82,8 @@ static void *pool_thread(void *arg)
 	struct work *w;
 
 	pthread_setname_np(pthread_self(), p->name);
+	if (p->cpus)
+		pthread_setaffinity_np(pthread_self(), sizeof(p->cpus->bits), (const cpu_set_t *)p->cpus->bits);
 	lock_acquire(&p->lock);
 	while ((w = next_work(p))) {
 		lock_release(&p->lock);
@@ -119,10 +133,29 @@ void pool_free(struct pool *p)
 	free(p);
 }
 
+/* Is another thread needed for what is queued, and allowed? Called with the lock held. */
+static bool needs_thread(const struct pool *p, unsigned queued)
+{
+	unsigned excused = p->excused < EXCUSED_MAX * p->max_threads ? p->excused : EXCUSED_MAX * p->max_threads;
+
+	return queued > p->idle && p->threads < p->max_threads + excused;
+}
+
+void pool_excuse(struct pool *p, bool is_hung)
+{
+	lock_scope(&p->lock);
+	if (!is_hung)
+		p->excused--;
+	else
+		p->excused++;
+	if (needs_thread(p, p->queued))
+		start_thread(p);   /* if it cannot be started, the next submit tries again */
+}
+
 void pool_submit(struct pool *p, struct work *w)
 {
 	lock_acquire(&p->lock);
-	if (p->queued >= p->idle && p->threads < p->max_threads && start_thread(p) && !p->threads) {
+	if (needs_thread(p, p->queued + 1) && start_thread(p) && !p->threads) {
 		lock_release(&p->lock);
 		w->run(w);
 		return;

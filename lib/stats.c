@@ -24,7 +24,8 @@ struct shard {
 } __attribute__((aligned(128)));
 
 struct stats {
-	struct shard shard[SHARDS];
+	struct shard *shard;             /* SHARDS of them; where they are: stats_new_in() */
+	bool owns_shards;
 	struct lock lock;
 	char *text[STAT_COUNT];          /* protected by lock; owned */
 };
@@ -35,16 +36,41 @@ const struct stat_desc stat_table[STAT_COUNT] = {
 #undef STAT
 };
 
-int stats_new(struct stats **ret_stats)
+size_t stats_bytes(void)
 {
-	struct stats *s = aligned_alloc(128, sizeof(*s));
+	return SHARDS * sizeof(struct shard);
+}
+
+int stats_new_in(void *memory, struct stats **ret_stats)
+{
+	struct stats *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return -ENOMEM;
-	memset(s, 0, sizeof(*s));
+	s->shard = memory;
+	for (unsigned i = 0; i < STAT_COUNT; i++) {
+		if (stat_table[i].kind != STAT_KIND_COUNTER)
+			atomic_store(&s->shard[0].value[i], 0);
+	}
 	lock_init(&s->lock, "stats", RANK_STATS);
 	*ret_stats = s;
 	return 0;
+}
+
+int stats_new(struct stats **ret_stats)
+{
+	void *memory = aligned_alloc(128, stats_bytes());
+	int rc;
+
+	if (!memory)
+		return -ENOMEM;
+	memset(memory, 0, stats_bytes());
+	rc = stats_new_in(memory, ret_stats);
+	if (rc)
+		free(memory);
+	else
+		(*ret_stats)->owns_shards = true;
+	return rc;
 }
 
 void stats_free(struct stats *s)
@@ -53,6 +79,8 @@ void stats_free(struct stats *s)
 		return;
 	for (unsigned i = 0; i < STAT_COUNT; i++)
 		free(s->text[i]);
+	if (s->owns_shards)
+		free(s->shard);
 	lock_destroy(&s->lock);
 	free(s);
 }

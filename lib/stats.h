@@ -10,6 +10,7 @@
 #define HOPPER_LIB_STATS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum stat_id {
@@ -39,6 +40,13 @@ extern const struct stat_desc stat_table[STAT_COUNT];
 struct stats;
 
 int stats_new(struct stats **ret_stats);
+
+/*
+ * The counters in @memory of stats_bytes() (aligned to 128, zeroed at first), borrowed: those of an earlier process go on from
+ * where it left them, everything else begins anew.
+ */
+int stats_new_in(void *memory, struct stats **ret_stats);
+size_t stats_bytes(void);
 void stats_free(struct stats *s);
 
 /* Counters. */

@@ -61,6 +61,7 @@ void cpus_parse(const char *list, struct cpus *ret)
 /* ---- sysfs ---- */
 
 /* The text of a file below the root of sysfs; empty if it is not there. Owned by the caller, NULL without memory. */
+__attribute__((format(printf, 2, 3)))
 static char *read_text(const char *sysfs, const char *format, ...)
 {
 	_cleanup_close_ int fd = -1;

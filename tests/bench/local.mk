@@ -24,3 +24,6 @@ tests_bench_permute_LDADD = libhopper_prefetch.a libhopper_lib.a
 check_PROGRAMS += tests/bench/observations
 tests_bench_observations_SOURCES = tests/bench/observations.c
 tests_bench_observations_LDADD = libhopper_prefetch.a $(CACHE_LIBS)
+
+
+

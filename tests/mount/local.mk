@@ -28,4 +28,6 @@ TESTS += $(MOUNT_TESTS)
 dist_noinst_SCRIPTS += $(MOUNT_TESTS)
 TESTS += tests/check-house
 dist_noinst_SCRIPTS += tests/check-house
-EXTRA_DIST += tests/mount/lib.sh tests/run tests/setup
+EXTRA_DIST += tests/mount/lib.sh tests/run tests/setup tests/lint tests/lint.known
+
+# preloaded into the daemon by uring.sh
