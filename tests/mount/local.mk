@@ -26,8 +26,8 @@ MOUNT_TESTS = \
 	tests/mount/user.sh
 TESTS += $(MOUNT_TESTS)
 dist_noinst_SCRIPTS += $(MOUNT_TESTS)
-TESTS += tests/check-house
-dist_noinst_SCRIPTS += tests/check-house
+TESTS += tests/check-house tests/check-hardening
+dist_noinst_SCRIPTS += tests/check-house tests/check-hardening
 EXTRA_DIST += tests/mount/lib.sh tests/run tests/setup tests/lint tests/lint.known
 
 # preloaded into the daemon by uring.sh
