@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
+#include "cache/dirs.h"
 #include "cache/extent.h"
 #include "cache/origin/health.h"
 #include "lib/cleanup.h"
@@ -15,7 +15,11 @@
 #include "lib/stats.h"
 #include "lib/strbuf.h"
 
-enum { RANK_CACHE = 30, STORE_THREADS = 4 };
+enum {
+	RANK_CACHE = 30,
+	STORE_THREADS = 4,
+	WANT_TRIES = 4,          /* evictions for the room that a prefetch needs */
+};
 
 _Static_assert(sizeof(struct read_state) <= sizeof(((struct cache_read *)0)->priv), "read state fits");
 _Static_assert(sizeof(struct want_state) <= sizeof(((struct cache_want *)0)->priv), "want state fits");
@@ -25,7 +29,7 @@ _Static_assert(sizeof(struct want_state) <= sizeof(((struct cache_want *)0)->pri
 /* Should what is missing here be fetched as a piece? Lock held. */
 static bool wants_piece(struct cache *c, uint64_t ino, uint64_t key, const struct ns_attr *attr)
 {
-	return map64_get(&c->by_records, ino) && disk_room(c->disk) < EXTENT_BYTES &&
+	return map64_get(&c->by_records, ino) && disk_room_most(c->disk) < EXTENT_BYTES &&
 	       !disk_has(c->disk, key, version_hash(&attr->version));
 }
 
@@ -55,8 +59,10 @@ static struct extent *part_extent(struct cache *c, struct part *p, uint64_t star
 		p->offset = 0;
 		x = extent_new_piece(c, attr, start, p->len);
 	}
-	if (x)
+	if (x) {
+		x->place = (int8_t)p->read->place;
 		x->home = (uint8_t)ram_home(&c->ram, p->read->place);
+	}
 	return x;
 }
 
@@ -105,8 +111,7 @@ static void part_attach(struct cache *c, struct part *p, uint64_t start, struct 
 	list_push_back(&x->waiters, &p->link);
 	if (is_new)
 		fill_try_memory(c, x, true, a);
-	else
-		request_watch(c, x);
+	request_watch(c, x);
 }
 
 void cache_read(struct cache *c, struct cache_read *r)
@@ -183,19 +188,6 @@ static bool want_join(struct cache *c, struct cache_want *w, bool *ret_ready)
 	return true;
 }
 
-/* Room on disk for @len bytes, by eviction of what may go. */
-static uint64_t reserve_evicting(struct cache *c, uint32_t len)
-{
-	uint64_t reserved = disk_reserve(c->disk, len);
-
-	for (int tries = 0; !reserved && tries < 4; tries++) {
-		if (!evict_some(c->evict, len, false))
-			break;
-		reserved = disk_reserve(c->disk, len);
-	}
-	return reserved;
-}
-
 /* The extent or piece that is wanted, with memory and its fill queued in @a; NULL without. Lock held. */
 static struct extent *want_extent(struct cache *c, const struct cache_want *w, const struct ns_attr *attr, struct answers *a)
 {
@@ -207,6 +199,7 @@ static struct extent *want_extent(struct cache *c, const struct cache_want *w, c
 	if (!x)
 		return NULL;
 	x->is_staged = true;
+	x->place = (int8_t)w->place;
 	x->home = (uint8_t)ram_home(&c->ram, w->place);
 	fill_try_memory(c, x, false, a);
 	if (x->state != EXTENT_WAITING_MEMORY)
@@ -215,20 +208,20 @@ static struct extent *want_extent(struct cache *c, const struct cache_want *w, c
 	return NULL;
 }
 
-/* A new fill for @w, with @reserved bytes on disk or in memory alone. Lock held. Returns 0, -ENOSPC or -EAGAIN. */
-static int want_start(struct cache *c, struct cache_want *w, const struct ns_attr *attr, uint64_t reserved, struct answers *a)
+/* A new fill for @w, with @room on disk or in memory alone. Lock held. Returns 0, -ENOSPC or -EAGAIN. */
+static int want_start(struct cache *c, struct cache_want *w, const struct ns_attr *attr, struct disk_room room, struct answers *a)
 {
 	struct want_state *s = (struct want_state *)w->priv;
 	struct extent *x;
 
-	if (!reserved && c->ram_only_bytes >= ram_limit_bytes(&c->ram) / 2)
+	if (!room.bytes && c->ram_only_bytes >= ram_limit_bytes(&c->ram) / 2)
 		return -ENOSPC;
 	x = want_extent(c, w, attr, a);
 	if (!x)
-		return reserved ? -EAGAIN : -ENOSPC;
-	x->reserved = reserved;
-	x->is_ram_only = !reserved;
-	c->ram_only_bytes += reserved ? 0 : x->len;
+		return room.bytes ? -EAGAIN : -ENOSPC;
+	x->room = room;
+	x->is_ram_only = !room.bytes;
+	c->ram_only_bytes += room.bytes ? 0 : x->len;
 	list_push_back(&x->wants, &s->link);
 	return 0;
 }
@@ -249,8 +242,8 @@ void cache_want(struct cache *c, struct cache_want *w)
 {
 	struct want_state *s = (struct want_state *)w->priv;
 	struct ns_attr attr;
+	struct disk_room room = { .bytes = 0 };
 	struct answers a;
-	uint64_t reserved;
 	bool is_ready, is_settled, is_on_disk;
 	int rc = ns_getattr(c->ns, extent_key_ino(w->key), NS_NOCHECK | NS_NOWAIT, &attr);
 
@@ -263,16 +256,17 @@ void cache_want(struct cache *c, struct cache_want *w)
 		want_done(w, rc);
 		return;
 	}
-	reserved = w->piece_len || w->is_for_memory ? 0 : reserve_evicting(c, extent_len(&attr, extent_key_no(w->key)));
+	if (!w->piece_len && !w->is_for_memory)
+		room = evict_room(c->evict, w->key, attr.version.size, extent_len(&attr, extent_key_no(w->key)), w->place, WANT_TRIES);
 	lock_acquire(&c->lock);
 	is_settled = want_join(c, w, &is_ready);
 	if (!is_settled && w->is_for_memory)
 		rc = is_on_disk ? want_lift(c, w, &attr, &a) : -ENOENT;
 	else if (!is_settled)
-		rc = want_start(c, w, &attr, reserved, &a);
+		rc = want_start(c, w, &attr, room, &a);
 	lock_release(&c->lock);
-	if ((is_settled || rc) && reserved)
-		disk_unreserve(c->disk, reserved);
+	if (is_settled || rc)
+		disk_unreserve(c->disk, room);
 	if (rc || (is_settled && is_ready))
 		want_done(w, rc);
 	answers_give(c, &a);
@@ -435,6 +429,14 @@ static void has_left(void *arg, uint64_t key, bool was_unread)
 		advisor->evicted(advisor->arg, key, was_unread);
 }
 
+static void evict_excess(struct cache *c, unsigned dir)
+{
+	uint64_t excess;
+
+	while ((excess = disk_excess(c->disk, dir)) && evict_some(c->evict, dir, excess, disk_is_over(c->disk, dir)))
+		;
+}
+
 static void *evictor_thread(void *arg)
 {
 	struct cache *c = arg;
@@ -442,16 +444,14 @@ static void *evictor_thread(void *arg)
 	pthread_setname_np(pthread_self(), "evictor");
 	lock_acquire(&c->lock);
 	while (!c->is_closing) {
-		uint64_t excess;
-
 		if (!c->wants_eviction) {
 			lock_wait(&c->lock, &c->evictor_wake);
 			continue;
 		}
 		c->wants_eviction = false;
 		lock_release(&c->lock);
-		while ((excess = disk_excess(c->disk)) && evict_some(c->evict, excess, disk_is_over(c->disk)))
-			;
+		for (unsigned dir = 0; dir < disk_dirs(c->disk); dir++)
+			evict_excess(c, dir);
 		lock_acquire(&c->lock);
 	}
 	lock_release(&c->lock);
@@ -533,7 +533,7 @@ void cache_drop(struct cache *c, uint64_t ino)
 	for (uint32_t no = 0; extent_len(&attr, no); no++) {
 		uint64_t key = extent_key(ino, no);
 
-		if (!is_pinned(c, key) && disk_drop(c->disk, key))
+		if (!is_pinned(c, key) && disk_drop_all(c->disk, key))
 			has_left(c, key, false);
 	}
 }
@@ -565,6 +565,7 @@ int cache_note_put(struct cache *c, const char *name, const void *data, size_t l
 void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 {
 	uint64_t consumed = evict_consumed_count(c->evict), room = disk_room(c->disk), limit = disk_limit(c->disk);
+	bool is_down = health_state(c->origin->health, clock_ns()) == HEALTH_DOWN;
 
 	lock_scope(&c->lock);
 	*ret_flow = (struct cache_flow){
@@ -575,6 +576,7 @@ void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 		.ram_limit_bytes = ram_limit_bytes(&c->ram),
 		.disk_room_bytes = room + consumed * 4096,
 		.limit_bytes = limit,
+		.origin_is_down = is_down,
 	};
 }
 
@@ -616,6 +618,7 @@ void cache_publish(struct cache *c)
 {
 	uint64_t used, limit, hedge_ns;
 	unsigned in_flight, hung;
+	uint64_t spare;
 
 	lock_acquire(&c->lock);
 	used = ram_used_bytes(&c->ram);
@@ -623,6 +626,7 @@ void cache_publish(struct cache *c)
 	in_flight = c->origin_in_flight;
 	hedge_ns = hedge_after_ns(&c->hedge);
 	hung = c->hung;
+	spare = c->spare_bytes;
 	lock_release(&c->lock);
 	stats_set(c->stats, STAT_RAM_BYTES, used);
 	stats_set(c->stats, STAT_RAM_LIMIT_BYTES, limit);
@@ -630,6 +634,7 @@ void cache_publish(struct cache *c)
 	stats_set(c->stats, STAT_ORIGIN_HEDGE_AFTER_US, hedge_ns == UINT64_MAX ? 0 : hedge_ns / NSEC_PER_USEC);
 	stats_set_text(c->stats, STAT_ORIGIN_KIND, c->origin->ops->kind);
 	stats_set(c->stats, STAT_ORIGIN_HUNG, hung);
+	stats_set(c->stats, STAT_ORIGIN_SPARE_BYTES, spare);
 	stats_set_text(c->stats, STAT_ORIGIN_STATE, health_name(health_state(c->origin->health, clock_ns())));
 	stats_set(c->stats, STAT_ORIGIN_LATENCY_P50_US, hist_percentile(&c->latency, 50));
 	stats_set(c->stats, STAT_ORIGIN_LATENCY_P99_US, hist_percentile(&c->latency, 99));
@@ -640,44 +645,32 @@ void cache_publish(struct cache *c)
 
 /* ---- life ---- */
 
-static int open_dirs(struct cache *c, const struct cache_config *cfg, char *msg, size_t msg_size)
+static int left_with_dir(void *arg, uint64_t key, uint64_t version, uint32_t bytes)
 {
-	c->dirs = calloc(cfg->dir_count, sizeof(*c->dirs));
-	if (!c->dirs)
-		return -ENOMEM;
-	for (unsigned i = 0; i < cfg->dir_count; i++) {
-		int rc = cachedir_open(cfg->dirs[i], cfg->identity, &c->dirs[i], msg, msg_size);
+	struct cache *c = arg;
 
-		if (rc)
-			return rc;
-		c->dir_count++;
-	}
+	(void)version;
+	(void)bytes;
+	if (!disk_holds(c->disk, key))
+		has_left(c, key, false);
 	return 0;
 }
 
-static int open_disk(struct cache *c, const struct cache_config *cfg, bool was_clean, char *msg, size_t msg_size)
+/* The namespace leaves it, and the books are told of what was there. */
+static void dir_lost(void *arg, unsigned dir)
 {
-	_cleanup_free_ int *fds = calloc(cfg->dir_count, sizeof(*fds));
-	struct disk_config disk = {
-		.dirs = cfg->dirs, .dir_fds = fds, .dir_count = cfg->dir_count,
-		.limit_bytes = cfg->size_bytes, .min_free_bytes = cfg->min_free_bytes,
-		.codec = cfg->codec, .verify_all = cfg->verify_all, .was_clean = was_clean,
-	};
-	struct statvfs fs;
+	struct cache *c = arg;
 
-	if (!fds)
-		return -ENOMEM;
-	for (unsigned i = 0; i < cfg->dir_count; i++)
-		fds[i] = c->dirs[i].fd;
-	if (!fstatvfs(fds[0], &fs)) {
-		uint64_t whole = (uint64_t)fs.f_blocks * fs.f_frsize;
+	dirs_lost(c->dirs, dir);
+	disk_walk(c->disk, dir, 0, left_with_dir, c);
+}
 
-		if (cfg->size_percent)
-			disk.limit_bytes = whole / 100 * cfg->size_percent;
-		if (cfg->min_free_percent)
-			disk.min_free_bytes = whole / 100 * cfg->min_free_percent;
-	}
-	return disk_open(&disk, c->store, c->stats, &c->disk, msg, msg_size);
+static int open_disk(struct cache *c, const struct cache_config *cfg, char *msg, size_t msg_size)
+{
+	struct disk_config disk = { .codec = cfg->codec, .verify_all = cfg->verify_all, .lost = dir_lost, .arg = c };
+
+	disk.dir_count = dirs_list(c->dirs, &disk.dirs);
+	return disk_open(&disk, c->stats, &c->disk, msg, msg_size);
 }
 
 /* Is an origin that was down there again? Its health takes the answer; nobody else waits for it. */
@@ -715,15 +708,16 @@ static int start_threads(struct cache *c)
 static int cache_start(struct cache *c, const struct cache_config *cfg, char *msg, size_t msg_size)
 {
 	struct evict_config evict = { .stats = c->stats, .is_pinned = is_pinned, .has_left = has_left, .arg = c };
-	bool was_clean = false;
-	int rc = open_dirs(c, cfg, msg, msg_size);
+	struct ns_config ns = cfg->ns;
+	int rc = dirs_open(cfg, &c->dirs, msg, msg_size);
 
+	if (!rc) {
+		c->store = dirs_home(c->dirs);
+		ns.ids_from = dirs_ids_from(c->dirs);
+		rc = ns_open(c->store, c->origin, &ns, c->stats, &c->ns);
+	}
 	if (!rc)
-		rc = store_open(c->dirs[0].fd, cfg->dirs[0], &c->store, &was_clean, msg, msg_size);
-	if (!rc)
-		rc = ns_open(c->store, c->origin, &cfg->ns, c->stats, &c->ns);
-	if (!rc)
-		rc = open_disk(c, cfg, was_clean, msg, msg_size);
+		rc = open_disk(c, cfg, msg, msg_size);
 	evict.disk = c->disk;
 	if (!rc)
 		rc = evict_new(&evict, &c->evict);
@@ -757,11 +751,8 @@ static void cache_release(struct cache *c)
 	disk_close(c->disk);
 	evict_free(c->evict);
 	ns_close(c->ns);
-	store_close(c->store);
+	dirs_close(c->dirs);
 	ram_close(&c->ram);
-	for (unsigned i = 0; i < c->dir_count; i++)
-		cachedir_close(&c->dirs[i]);
-	free(c->dirs);
 	free(c->lost);
 	lock_destroy(&c->lock);
 	free(c);

@@ -215,6 +215,7 @@ struct cache_flow {
 	uint64_t ram_limit_bytes;    /* ram= */
 	uint64_t disk_room_bytes;    /* ... counting what is consumed and could go */
 	uint64_t limit_bytes;        /* of the disk tier: the cache's capacity */
+	bool origin_is_down;         /* a prefetch would only fail; asking this has it probed */
 };
 void cache_flow(struct cache *c, struct cache_flow *ret_flow);
 

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The disk tier: extents on the cache directories.
+ * The disk tier: extents on one or several cache directories, each a store of its own (cache/volume.h), of which this
+ * chooses one.
+ *
+ *   written to   the directory at the place (lib/topology.h) of the reader who is expected, of several by hash; else one
+ *                of all by hash, in proportion to their sizes; what has no room there goes where there is some. All
+ *                extents of a whole object go where its first went
+ *   read from    wherever it is
  *
  * An extent is named by its key (inode number and extent number) and belongs
  * to one version of its file. Extents of files of at least DISK_WHOLE_MIN bytes are
@@ -11,13 +17,10 @@
  * Guarantees
  *   (A) bytes handed out by disk_read() carried the right checksum, or it failed;
  *   (B) the index names an extent only after its bytes were written;
- *   (C) bytes on disk never exceed the limit: space is reserved before it is
+ *   (C) bytes on a directory never exceed its limit: space is reserved before it is
  *       written, and min_free is watched;
  *   (D) every submitted io is completed exactly once, never from within the call;
  *   (E) the file of a whole object that was lent keeps its bytes until it is given back.
- *
- * All disk I/O goes through one io_uring (or threads, where the kernel
- * refuses one) that only this module knows.
  */
 #ifndef HOPPER_CACHE_DISK_H
 #define HOPPER_CACHE_DISK_H
@@ -33,17 +36,39 @@ struct disk;
 struct store;
 struct stats;
 
+enum { DISK_DIRS_MAX = 64 };
+
 enum disk_codec { DISK_CODEC_AUTO, DISK_CODEC_LZ4, DISK_CODEC_OFF };
 
-struct disk_config {
-	const char *const *dirs;      /* checked cache directories, at least one */
-	const int *dir_fds;           /* the same, opened; not owned */
-	unsigned dir_count;
-	uint64_t limit_bytes;         /* size=, 0 for none of its own */
+struct cpus;
+
+/* A checked cache directory; all borrowed. */
+struct disk_dir {
+	const char *path;
+	int fd;
+	struct store *store;          /* its index */
+	uint64_t limit_bytes;         /* its share of size=, 0 for none of its own */
 	uint64_t min_free_bytes;      /* to be left free on the file system */
+	uint64_t weight;              /* its part of what is spread over all; not 0 */
+	bool was_clean;               /* the last stop was clean */
+	int place, node;              /* next to which it is, and the kernel's number of that; -1: not known */
+	const struct cpus *cpus;      /* its threads run there; NULL: anywhere */
+};
+
+struct disk_config {
+	const struct disk_dir *dirs;  /* at least one, at most DISK_DIRS_MAX */
+	unsigned dir_count;
 	enum disk_codec codec;
 	bool verify_all;              /* verify=always */
-	bool was_clean;               /* the last stop was clean */
+	/* Directory @dir was deleted: once, on a thread that may block. May be NULL. */
+	void (*lost)(void *arg, unsigned dir);
+	void *arg;
+};
+
+/* Room on one directory for bytes about to be written; none when bytes is 0. */
+struct disk_room {
+	uint64_t bytes;
+	unsigned dir;
 };
 
 static inline uint64_t extent_key(uint64_t ino, uint32_t extent)
@@ -68,6 +93,7 @@ struct disk_io {
 	uint64_t object_bytes;   /* size of the whole file: packed or whole */
 	void *buf;               /* page aligned */
 	size_t len;              /* bytes of the extent, uncompressed */
+	int place;               /* reads: of the reader, -1 if unknown */
 	/*
 	 * On a thread of the disk tier. Reads: 0; -ENOENT not there;
 	 * -EBADMSG wrong bytes, short or gone (counted as corrupt and forgotten);
@@ -76,12 +102,11 @@ struct disk_io {
 	 */
 	void (*done)(struct disk_io *io, int err);
 	void *arg;               /* the caller's */
-	uint64_t reserved;       /* writes: bytes from disk_reserve(), consumed */
+	struct disk_room room;   /* writes: from disk_reserve(), consumed */
 	void *priv[8];           /* the disk tier's while in flight */
 };
 
-int disk_open(const struct disk_config *cfg, struct store *store, struct stats *stats,
-	      struct disk **ret_disk, char *msg, size_t msg_size);
+int disk_open(const struct disk_config *cfg, struct stats *stats, struct disk **ret_disk, char *msg, size_t msg_size);
 
 /* Waits for I/O in flight, commits, syncs, frees. */
 void disk_close(struct disk *d);
@@ -92,16 +117,33 @@ bool disk_has(struct disk *d, uint64_t key, uint64_t version);
 void disk_read(struct disk *d, struct disk_io *io);
 
 /*
- * Reserve room for an extent of @len bytes. Returns the bytes reserved (for
- * disk_io.reserved) or 0 if there is no room: evict, or do not store.
+ * Where an extent of @key's object may be stored, best first, for a reader at @place (-1: unknown). Directories that are down are
+ * left out. With is_tied other extents of the object are on the first: it is lent only if all are.
  */
-uint64_t disk_reserve(struct disk *d, size_t len);
-void disk_unreserve(struct disk *d, uint64_t reserved);
+struct disk_choice {
+	uint8_t dir[DISK_DIRS_MAX];
+	unsigned count;
+	bool is_tied;
+};
+void disk_choose(struct disk *d, uint64_t key, uint64_t object_bytes, int place, struct disk_choice *ret);
+
+/*
+ * Reserve room for an extent of @len bytes on a directory. None if there is
+ * none: evict, or do not store.
+ */
+struct disk_room disk_reserve(struct disk *d, unsigned dir, size_t len);
+void disk_unreserve(struct disk *d, struct disk_room room);
 
 void disk_write(struct disk *d, struct disk_io *io);
 
-/* Forget an extent and free its space. Returns the bytes freed (0 if not there, or its object is lent). Short; may punch holes in the background. */
-uint64_t disk_drop(struct disk *d, uint64_t key);
+/*
+ * Forget an extent on one directory and free its space. Returns the bytes freed (0 if not there, or its object is
+ * lent). Short; may punch holes in the background.
+ */
+uint64_t disk_drop(struct disk *d, unsigned dir, uint64_t key);
+
+/* ... wherever it is. */
+uint64_t disk_drop_all(struct disk *d, uint64_t key);
 
 /*
  * Lend a whole object to the kernel: a read-only descriptor of its file, if all
@@ -117,31 +159,42 @@ int disk_whole_open(struct disk *d, uint64_t ino, uint64_t version, uint64_t siz
 void disk_whole_close(struct disk *d, uint64_t ino);
 
 /*
- * From now on the codec leaves whole objects alone while less than half of the limit is used, unless it is
+ * From now on the codec leaves whole objects alone while less than half of a directory's limit is used, unless it is
  * DISK_CODEC_LZ4: what is compressed cannot be lent.
  */
 void disk_prefer_whole(struct disk *d);
 
-/* Bytes that should be freed now to be back under the low watermark; 0 while under the high one. */
-uint64_t disk_excess(struct disk *d);
+unsigned disk_dirs(const struct disk *d);
 
-/* Room left under the limit, reservations counted as used. */
+/* A directory that has the extent under any version, or -1. */
+int disk_dir_of(struct disk *d, uint64_t key);
+
+static inline bool disk_holds(struct disk *d, uint64_t key)
+{
+	return disk_dir_of(d, key) >= 0;
+}
+
+/* Has this one it? */
+bool disk_dir_holds(struct disk *d, unsigned dir, uint64_t key);
+
+/* Bytes that should be freed on a directory now to be back under the low watermark; 0 while under the high one. */
+uint64_t disk_excess(struct disk *d, unsigned dir);
+
+/* Is more in use on it than the limit allows now (min_free= can shrink it)? */
+bool disk_is_over(struct disk *d, unsigned dir);
+
+/* Room left under the limits, reservations counted as used: of all directories, and of the one that has most. */
 uint64_t disk_room(struct disk *d);
+uint64_t disk_room_most(struct disk *d);
 
-/* Is more in use than the limit allows now (min_free= can shrink it)? */
-bool disk_is_over(struct disk *d);
-
-/* Is there an extent under any version? */
-bool disk_holds(struct disk *d, uint64_t key);
-
-/* The hard limit now in force (size= and what min_free= leaves). */
+/* The hard limits now in force (size= and what min_free= leaves), summed. */
 uint64_t disk_limit(struct disk *d);
 
 /*
- * Walk what the index holds: calls @fn for each extent, in key order from
+ * Walk what a directory's index holds: calls @fn for each extent, in key order from
  * @from on, until it returns non-zero. For start-up and the evictor.
  */
-int disk_walk(struct disk *d, uint64_t from,
+int disk_walk(struct disk *d, unsigned dir, uint64_t from,
 	      int (*fn)(void *arg, uint64_t key, uint64_t version, uint32_t disk_bytes), void *arg);
 
 /* Publish gauges to the statistics. */

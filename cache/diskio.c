@@ -8,11 +8,13 @@
 #include "cache/diskio.h"
 #include <errno.h>
 #include <liburing.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "lib/list.h"
 #include "lib/lock.h"
+#include "lib/topology.h"
 
 enum {
 	RANK_DISKIO = 55,
@@ -22,6 +24,8 @@ enum {
 
 struct diskio {
 	struct pool *pool;          /* the fallback; NULL with a ring */
+	const char *name;           /* immutable */
+	const struct cpus *cpus;    /* immutable after open; not owned */
 	struct io_uring ring;
 	pthread_t reaper;
 	struct lock lock;
@@ -86,7 +90,9 @@ static void *reaper_thread(void *arg)
 {
 	struct diskio *io = arg;
 
-	pthread_setname_np(pthread_self(), "disk");
+	pthread_setname_np(pthread_self(), io->name);
+	if (io->cpus)
+		pthread_setaffinity_np(pthread_self(), sizeof(io->cpus->bits), (const cpu_set_t *)io->cpus->bits);
 	for (;;) {
 		struct io_uring_cqe *cqe;
 		struct diskio_op *op;
@@ -135,6 +141,8 @@ static int start_ring(struct diskio *io)
 
 	if (rc)
 		return rc;
+	if (io->cpus)   /* where the kernel cannot, its threads run anywhere */
+		io_uring_register_iowq_aff(&io->ring, sizeof(io->cpus->bits), (const cpu_set_t *)io->cpus->bits);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&io->reaper, NULL, reaper_thread, io);
@@ -144,17 +152,21 @@ static int start_ring(struct diskio *io)
 	return -rc;
 }
 
-int diskio_new(bool use_threads, struct diskio **ret_io)
+int diskio_new(bool use_threads, const char *name, const struct cpus *cpus, struct diskio **ret_io)
 {
 	struct diskio *io = calloc(1, sizeof(*io));
 	int rc = 0;
 
 	if (!io)
 		return -ENOMEM;
+	io->name = name;
+	io->cpus = cpus;
 	lock_init(&io->lock, "disk queue", RANK_DISKIO);
 	lock_cond_init(&io->drained);
 	if (use_threads || start_ring(io))
-		rc = pool_new("disk", THREADS, &io->pool);
+		rc = pool_new(name, THREADS, &io->pool);
+	if (!rc && io->pool)
+		pool_pin(io->pool, cpus);
 	if (rc) {
 		free(io);
 		return rc;

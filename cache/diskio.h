@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include "lib/pool.h"
 
+struct cpus;
 struct diskio;
 
 /* One transfer; owned by the caller until done. */
@@ -30,8 +31,11 @@ struct diskio_op {
 	struct work work;
 };
 
-/* @use_threads skips the ring (tests). Returns 0 or negative errno. */
-int diskio_new(bool use_threads, struct diskio **ret_io);
+/*
+ * @use_threads skips the ring (tests). @name is its threads' (not owned, at most 15 characters). They, and the kernel's for
+ * the ring, run on @cpus (borrowed; NULL: anywhere). Returns 0 or negative errno.
+ */
+int diskio_new(bool use_threads, const char *name, const struct cpus *cpus, struct diskio **ret_io);
 
 /* Waits for what is in flight. */
 void diskio_free(struct diskio *io);

@@ -11,7 +11,9 @@
  *   WAITING_MEMORY  no buffer yet; queued in cache->starved
  *   FILLING         buffer; one transfer from disk or origin in flight (from the
  *                   origin perhaps two: request.c), or one waiting to be tried
- *                   again; bytes [0, valid) are there
+ *                   again; bytes [0, valid) are there. One that the origin does not
+ *                   answer is given up (fill_give_up): absent, or WAITING_MEMORY
+ *                   again while a reader waits
  *   READY           all bytes are there
  *   DEAD            out of the table, kept alive by those who still read it
  *
@@ -22,7 +24,9 @@
  *   (E) a buffer comes from an arena, so memory never exceeds ram=;
  *   (F) once the fill has ended nobody writes to buf: a request that is still in
  *       flight then has a buffer of its own, until it ends;
- *   (G) one hedge per fill.
+ *   (G) one hedge per fill;
+ *   (H) requests to the origin never have all of the memory: a share is left for
+ *       what is on disk, however long the origin hangs.
  *
  * Everything here is protected by cache->lock but what says otherwise.
  */
@@ -60,7 +64,8 @@ struct extent {
 	struct list wants;           /* of struct want_state */
 	struct list lru;             /* in one of cache->cold or ->warm while READY and idle */
 	struct list queue;           /* in ->starved, ->filling or ->retrying */
-	uint64_t reserved;           /* on disk, for the write behind the fill */
+	struct disk_room room;       /* on disk, for the write behind the fill */
+	int8_t place;                /* of the reader it was made for, -1 if unknown */
 	uint64_t started_ns, deadline_ns, retry_ns;
 	unsigned tries;
 	struct request *request;     /* in flight at the origin, filling buf; frees itself */
@@ -73,6 +78,7 @@ struct extent {
 	bool is_ram_only;            /* staged without room on disk: counted in cache->ram_only_bytes */
 	bool is_writing;
 	bool is_from_origin;         /* not from disk: to be written behind the reply, but for a piece */
+	bool is_counted;             /* in cache->origin_bytes */
 
 	/* the fill's alone while FILLING; the write's afterwards */
 	struct disk_io io;
@@ -118,12 +124,11 @@ struct pin {
 struct cache {
 	struct origin *origin;       /* not owned */
 	struct stats *stats;         /* not owned */
-	struct store *store;
+	struct dirs *dirs;
+	struct store *store;         /* with the namespace; dirs' */
 	struct ns *ns;
 	struct disk *disk;
 	struct evict *evict;
-	struct cachedir *dirs;
-	unsigned dir_count;
 	uint64_t timeout_ns;
 	struct pool *pool;           /* storing behind the reply, and deferred starts */
 	pthread_t timer, evictor;
@@ -156,7 +161,8 @@ struct cache {
 	unsigned hedges_waiting;     /* due, but as many requests are in flight as may be */
 	unsigned parallel;           /* requests in flight beyond which none is hedged, 0 for no such limit */
 	uint64_t hedged_bytes;       /* ever asked for by hedges */
-	uint64_t spare_bytes;        /* buffers of hedges and losers: at most an eighth of the arena */
+	uint64_t spare_bytes;        /* buffers of hedges, losers and requests given up; hedges stop at an eighth of the arena */
+	uint64_t origin_bytes;       /* buffers of fills from the origin, or from where is not known yet */
 	uint64_t timer_ns;           /* when the timer looks next; UINT64_MAX: when told */
 	bool is_closing, wants_eviction;
 	struct lost *lost;           /* what left memory and is not on disk: the advisor is to be told; owned */
@@ -204,7 +210,13 @@ void request_start(struct extent *x);                    /* lock NOT held */
 const char *request_path(const struct extent *x);        /* of one in cache->filling */
 /* Losers that do not end are no longer in flight; *wake_ns is lowered to when to look again. */
 void request_write_off(struct cache *c, uint64_t now, uint64_t *wake_ns);
-void request_watch(struct cache *c, const struct extent *x);   /* a reader waits: the timer must look in time */
+void request_watch(struct cache *c, const struct extent *x);   /* in flight, or a reader waits: the timer must look in time */
+
+/* When the requests of @x, which is in cache->filling, are to be given up unless something comes of them. */
+uint64_t request_give_up_ns(const struct extent *x);
+
+/* They are nobody's from now on, and neither is the buffer they write to. */
+void request_give_up(struct extent *x);
 
 /*
  * A hedge that is due, to be handed to the origin without the lock; NULL when there is none, and

@@ -14,6 +14,8 @@
 #include "lib/log.h"
 #include "lib/stats.h"
 
+#define LOOK_AGAIN_NS (50 * NSEC_PER_MSEC)
+
 /* ---- answers ---- */
 
 void answers_init(struct answers *a)
@@ -318,32 +320,67 @@ void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, 
 	return NULL;
 }
 
-/* Find memory for @x and queue its start in @a, or let it wait among the starved. */
-void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
+/* The share that is left for what is on disk: (H). */
+static uint64_t disk_share(const struct cache *c)
 {
+	uint64_t share = ram_limit_bytes(&c->ram) / 16;
+
+	return share > EXTENT_BYTES ? share : EXTENT_BYTES;
+}
+
+/* Would another request to the origin take of that share? With none there, whatever the memory, one may be sent. */
+static bool is_beyond_share(const struct cache *c, const struct extent *x)
+{
+	uint64_t held = c->origin_bytes + c->spare_bytes;
+
+	return held && held + x->len + disk_share(c) > ram_limit_bytes(&c->ram);
+}
+
+static bool is_on_disk(struct cache *c, const struct extent *x)
+{
+	return !x->is_piece && disk_has(c->disk, x->key, version_hash(&x->attr.version));
+}
+
+static void uncount(struct cache *c, struct extent *x)
+{
+	if (x->is_counted)
+		c->origin_bytes -= x->len;
+	x->is_counted = false;
+}
+
+/* A buffer for @x, and its start queued in @a; or -EBUSY: only for one that is on disk, or -ENOMEM. */
+static int get_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
+{
+	bool is_beyond = is_beyond_share(c, x);
+
+	if (is_beyond && !is_on_disk(c, x))
+		return -EBUSY;
 	x->buf = extent_alloc(c, &x->home, x->len, for_demand, a);
-	if (!x->buf) {
-		stats_inc(c->stats, STAT_RAM_WAITS);
-		list_push_back(&c->starved, &x->queue);
-		return;
-	}
+	if (!x->buf)
+		return -ENOMEM;
+	x->is_counted = !is_beyond;
+	c->origin_bytes += x->is_counted ? x->len : 0;
 	x->state = EXTENT_FILLING;
 	list_remove(&x->queue);
 	list_push_back(&a->start, &x->queue);
+	return 0;
 }
 
-/* Memory may have come free: serve those that wait, first come, first served. */
+/* Find memory for @x and queue its start in @a, or let it wait among the starved. */
+void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct answers *a)
+{
+	if (!get_memory(c, x, for_demand, a))
+		return;
+	stats_inc(c->stats, STAT_RAM_WAITS);
+	list_push_back(&c->starved, &x->queue);
+}
+
+/* Memory may have come free: serve those that wait, first come, first served; those on disk before who waits for their share. */
 void fill_feed_starved(struct cache *c, struct answers *a)
 {
-	while (!list_is_empty(&c->starved)) {
-		struct extent *x = container_of(c->starved.next, struct extent, queue);
-
-		x->buf = extent_alloc(c, &x->home, x->len, true, a);
-		if (!x->buf)
+	list_for_each_safe(n, &c->starved) {
+		if (get_memory(c, container_of(n, struct extent, queue), true, a) == -ENOMEM)
 			return;
-		x->state = EXTENT_FILLING;
-		list_remove(&x->queue);
-		list_push_back(&a->start, &x->queue);
 	}
 }
 
@@ -368,6 +405,7 @@ void fill_end(struct extent *x, int err, uint64_t fetched)
 	answers_init(&a);
 	lock_acquire(&c->lock);
 	list_remove(&x->queue);
+	uncount(c, x);
 	if (!list_is_empty(&x->waiters))
 		c->demand_in_flight -= fetched || x->is_from_origin;
 	if (err) {
@@ -384,12 +422,12 @@ void fill_end(struct extent *x, int err, uint64_t fetched)
 	list_splice_back(&a.wants, &x->wants);
 	a.want_err = err;
 	a.want_bytes = fetched;
-	if (err && x->reserved) {
-		uint64_t reserved = x->reserved;
+	if (err && x->room.bytes) {
+		struct disk_room room = x->room;
 
-		x->reserved = 0;
+		x->room.bytes = 0;
 		lock_release(&c->lock);
-		disk_unreserve(c->disk, reserved);
+		disk_unreserve(c->disk, room);
 		lock_acquire(&c->lock);
 	}
 	if (stores) {
@@ -411,13 +449,13 @@ static void store_end(struct extent *x, bool is_stored)
 
 	answers_init(&a);
 	if (is_stored)
-		evict_stored(c->evict, x->key, x->len == x->attr.version.size);
+		evict_stored(c->evict, x->io.room.dir, x->key, x->len == x->attr.version.size);
 	lock_acquire(&c->lock);
 	x->is_writing = false;
 	x->is_on_disk = is_stored;
 	if (is_stored)
 		extent_clear_ram_only(c, x);
-	if (is_stored && disk_excess(c->disk)) {
+	if (is_stored && disk_excess(c->disk, x->io.room.dir)) {
 		c->wants_eviction = true;
 		pthread_cond_signal(&c->evictor_wake);
 	}
@@ -436,21 +474,22 @@ static void store_behind(struct work *w)
 {
 	struct extent *x = container_of(w, struct extent, work);
 	struct cache *c = x->cache;
-	uint64_t reserved = x->reserved;
+	struct disk_room room = x->room;
+	uint64_t size = x->attr.version.size;
 
-	x->reserved = 0;
-	if (!reserved)
-		reserved = disk_reserve(c->disk, x->len);
-	if (!reserved && evict_admits(c->evict, x->key) && evict_some(c->evict, x->len, false))
-		reserved = disk_reserve(c->disk, x->len);
-	if (!reserved) {
+	x->room.bytes = 0;
+	if (!room.bytes)
+		room = evict_room(c->evict, x->key, size, x->len, x->place, 0);
+	if (!room.bytes && evict_admits(c->evict, x->key))
+		room = evict_room(c->evict, x->key, size, x->len, x->place, 1);
+	if (!room.bytes) {
 		stats_inc(c->stats, STAT_DISK_REFUSED);
 		store_end(x, false);
 		return;
 	}
 	x->io = (struct disk_io){ .key = x->key, .version = version_hash(&x->attr.version),
 				  .object_bytes = x->attr.version.size, .buf = x->buf, .len = x->len,
-				  .done = stored, .arg = x, .reserved = reserved };
+				  .done = stored, .arg = x, .room = room };
 	disk_write(c->disk, &x->io);
 }
 
@@ -473,6 +512,8 @@ static void disk_filled(struct disk_io *io, int err)
 	/* damaged or evicted a moment ago: the origin has it */
 	lock_acquire(&c->lock);
 	x->is_from_origin = true;
+	x->is_counted = true;
+	c->origin_bytes += x->len;
 	is_demand = !list_is_empty(&x->waiters);
 	if (is_demand)
 		c->demand_in_flight++;
@@ -487,11 +528,13 @@ void fill_start(struct extent *x)
 {
 	struct cache *c = x->cache;
 	uint64_t version = version_hash(&x->attr.version);
-	bool is_demand, on_disk = !x->reserved && !x->is_piece && disk_has(c->disk, x->key, version);
+	bool is_demand, on_disk = !x->room.bytes && is_on_disk(c, x);
 
 	lock_acquire(&c->lock);
 	x->started_ns = clock_ns();
 	x->is_from_origin = !on_disk;
+	if (on_disk)
+		uncount(c, x);
 	is_demand = !list_is_empty(&x->waiters);
 	if (is_demand && !on_disk)
 		c->demand_in_flight++;
@@ -503,7 +546,7 @@ void fill_start(struct extent *x)
 		return;
 	}
 	x->io = (struct disk_io){ .key = x->key, .version = version, .object_bytes = x->attr.version.size,
-				  .buf = x->buf, .len = x->len, .done = disk_filled, .arg = x };
+				  .buf = x->buf, .len = x->len, .place = x->place, .done = disk_filled, .arg = x };
 	disk_read(c->disk, &x->io);
 }
 
@@ -525,6 +568,70 @@ static void expire_waiters(struct cache *c, uint64_t now, uint64_t *wake_ns, str
 		log_warn("origin: no answer for %s in time", request_path(x));
 		c->demand_in_flight--;
 		waiters_end(x, -EIO, a);
+	}
+}
+
+/* It ends here, with nobody to be told but @a. Lock held. */
+static void fill_abandon(struct cache *c, struct extent *x, struct answers *a)
+{
+	list_remove(&x->queue);
+	uncount(c, x);
+	extent_remove(c, x);
+	waiters_end(x, -EIO, a);
+	list_splice_back(&a->wants, &x->wants);
+	a->want_err = -EIO;
+	if (x->room.bytes)
+		disk_unreserve(c->disk, x->room);
+	x->room.bytes = 0;
+	extent_unref(c, x);
+}
+
+/* Those that got no memory in all their time. */
+static void expire_starved(struct cache *c, uint64_t now, uint64_t *wake_ns, struct answers *a)
+{
+	list_for_each_safe(n, &c->starved) {
+		struct extent *x = container_of(n, struct extent, queue);
+
+		if (x->deadline_ns <= now)
+			fill_abandon(c, x, a);
+		else if (x->deadline_ns < *wake_ns)
+			*wake_ns = x->deadline_ns;
+	}
+}
+
+/*
+ * Fills of which nothing is heard any more. Memory that the origin may still write to stays with the request; who
+ * has come meanwhile and has time left is served by another.
+ */
+static void fill_give_up(struct cache *c, uint64_t now, uint64_t *wake_ns, struct answers *a)
+{
+	list_for_each_safe(n, &c->filling) {
+		struct extent *x = container_of(n, struct extent, queue);
+		uint64_t due_ns = request_give_up_ns(x);
+
+		if (due_ns <= now && x->refs > 1)
+			due_ns = now + LOOK_AGAIN_NS;   /* somebody reads what has arrived, at this moment */
+		if (due_ns > now) {
+			*wake_ns = due_ns < *wake_ns ? due_ns : *wake_ns;
+			continue;
+		}
+		request_give_up(x);
+		if (list_is_empty(&x->waiters) || c->is_closing) {
+			c->demand_in_flight -= !list_is_empty(&x->waiters);
+			fill_abandon(c, x, a);
+			continue;
+		}
+		c->demand_in_flight--;
+		uncount(c, x);
+		if (x->buf)
+			ram_free(&c->ram, x->home, x->buf, x->len);   /* only its hedge was left, which had its own */
+		x->buf = NULL;
+		x->valid = 0;
+		x->deadline_ns = now + c->timeout_ns;   /* of this request; who waits longer than timeout= is not our guest any more (fs/wait.h) */
+		x->is_from_origin = false;
+		x->state = EXTENT_WAITING_MEMORY;
+		list_remove(&x->queue);
+		fill_try_memory(c, x, true, a);
 	}
 }
 
@@ -554,12 +661,14 @@ void *fill_timer_thread(void *arg)
 		struct origin_read *hedge;
 
 		answers_init(&a);
+		fill_give_up(c, now, &wake_ns, &a);   /* first: who waits may still be served by another request */
 		expire_waiters(c, now, &wake_ns, &a);
+		expire_starved(c, now, &wake_ns, &a);
 		request_write_off(c, now, &wake_ns);
 		hedge = request_hedge(c, now, &wake_ns, &a);
 		if (x)
 			list_remove(&x->queue);
-		if (x || hedge || a.has_lost || !list_is_empty(&a.reads)) {
+		if (x || hedge || a.has_lost || !list_is_empty(&a.reads) || !list_is_empty(&a.wants) || !list_is_empty(&a.start)) {
 			bool fails = x && c->is_closing;
 
 			lock_release(&c->lock);

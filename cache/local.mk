@@ -3,7 +3,8 @@ libhopper_cache_a_SOURCES = \
 	cache/cache.c cache/cache.h \
 	cache/cachedir.c cache/cachedir.h \
 	cache/codec.c cache/codec.h \
-	cache/disk.c cache/disk.h cache/disk_impl.h \
+	cache/dirs.c cache/dirs.h \
+	cache/disk.c cache/disk.h \
 	cache/diskio.c cache/diskio.h \
 	cache/evict.c cache/evict.h \
 	cache/extent.h \
@@ -11,11 +12,17 @@ libhopper_cache_a_SOURCES = \
 	cache/hedge.c cache/hedge.h \
 	cache/namespace.c cache/namespace.h \
 	cache/ns_record.c cache/ns_record.h \
+	cache/own.c cache/own.h \
 	cache/piece.c cache/piece.h \
 	cache/ram.c cache/ram.h \
+	cache/record.c \
 	cache/request.c \
 	cache/segment.c cache/segment.h \
+	cache/snapshot.c cache/snapshot.h \
+	cache/space.c \
 	cache/store.c cache/store.h \
+	cache/transfer.c \
+	cache/volume.c cache/volume.h cache/volume_impl.h \
 	cache/whole.c \
 	cache/origin/fault.c \
 	cache/origin/health.c cache/origin/health.h \

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <xxhash.h>
@@ -41,6 +42,7 @@ struct ns {
 	struct store *store;
 	struct origin *origin;
 	struct stats *stats;
+	uint64_t generation;         /* immutable once open */
 	struct ns_config cfg;
 	MDB_dbi node, dentry, dir, class, link;
 
@@ -297,6 +299,8 @@ static int next_ino(struct ns *ns, MDB_txn *txn, uint64_t *ret_ino)
 	if (rc)
 		return rc;
 	++*ret_ino;
+	if (*ret_ino < ns->cfg.ids_from)
+		*ret_ino = ns->cfg.ids_from;
 	return 0;
 }
 
@@ -638,20 +642,25 @@ static int commit(struct ns *ns, MDB_txn *txn, int rc, uint64_t added)
 static int merge_listing(struct ns *ns, uint64_t dir, const struct version *dir_version,
 			 struct origin_listing *l, int64_t when_ns)
 {
-	uint64_t added = 0;
+	unsigned moves;
 	MDB_txn *txn;
 	int rc;
 
 	qsort(l->entry, l->count, sizeof(l->entry[0]), by_name);
-	rc = store_write_begin(ns->store, &txn);
-	if (rc)
-		return rc;
-	rc = merge_in_txn(ns, txn, dir, dir_version, l, when_ns, &added);
-	return commit(ns, txn, rc, added);
+	do {
+		uint64_t added = 0;
+
+		moves = store_moves(ns->store);
+		rc = store_write_begin(ns->store, &txn);
+		if (!rc) {
+			rc = merge_in_txn(ns, txn, dir, dir_version, l, when_ns, &added);
+			rc = commit(ns, txn, rc, added);
+		}
+	} while (rc && !store_move(ns->store, moves, rc));
+	return rc;
 }
 
-/* One name was asked for: @a is what the origin has there now, NULL if nothing. */
-static int merge_one(struct ns *ns, uint64_t dir, const char *name, const struct origin_attr *a)
+static int merge_one_once(struct ns *ns, uint64_t dir, const char *name, const struct origin_attr *a)
 {
 	_cleanup_free_ struct ns_span *spans = NULL;
 	struct merge m = { .ns = ns, .dir = dir, .seen = MAP64_INIT };
@@ -678,6 +687,19 @@ static int merge_one(struct ns *ns, uint64_t dir, const char *name, const struct
 		}
 	}
 	return commit(ns, m.txn, rc, m.next - m.first_new);
+}
+
+/* One name was asked for: @a is what the origin has there now, NULL if nothing. */
+static int merge_one(struct ns *ns, uint64_t dir, const char *name, const struct origin_attr *a)
+{
+	unsigned moves;
+	int rc;
+
+	do {
+		moves = store_moves(ns->store);
+		rc = merge_one_once(ns, dir, name, a);
+	} while (rc && !store_move(ns->store, moves, rc));
+	return rc;
 }
 
 /* ---- asking the origin ---- */
@@ -1116,6 +1138,25 @@ static int count_inodes(struct ns *ns)
 	return rc;
 }
 
+static int open_generation(struct ns *ns)
+{
+	size_t len;
+	int rc = store_meta_get(ns->store, "generation", &ns->generation, sizeof(ns->generation), &len);
+
+	if (!rc && len == sizeof(ns->generation))
+		return 0;
+	if (rc && rc != -ENOENT)
+		return rc;
+	if (getrandom(&ns->generation, sizeof(ns->generation), 0) != sizeof(ns->generation))
+		return -EIO;
+	return store_meta_put(ns->store, "generation", &ns->generation, sizeof(ns->generation));
+}
+
+uint64_t ns_generation(const struct ns *ns)
+{
+	return ns->generation;
+}
+
 int ns_open(struct store *store, struct origin *origin, const struct ns_config *cfg,
 	    struct stats *stats, struct ns **ret_ns)
 {
@@ -1135,6 +1176,8 @@ int ns_open(struct store *store, struct origin *origin, const struct ns_config *
 	lock_cond_init(&ns->listed);
 	list_init(&ns->listing);
 	rc = open_tables(ns);
+	if (!rc)
+		rc = open_generation(ns);
 	if (!rc)
 		rc = class_load(ns);
 	if (!rc)

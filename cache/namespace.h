@@ -51,6 +51,7 @@ struct ns_attr {
 struct ns_config {
 	uint64_t meta_ttl_ns;
 	bool check_data_on_open;     /* data_check=open; else versions are believed for ever */
+	uint64_t ids_from;           /* no id below is given out anew: there may be bytes under it */
 };
 
 struct ns;
@@ -59,6 +60,9 @@ struct store;
 int ns_open(struct store *store, struct origin *origin, const struct ns_config *cfg,
 	    struct stats *stats, struct ns **ret_ns);
 void ns_close(struct ns *ns);
+
+/* A number drawn when the first id was given out: ids of another generation are other files'. */
+uint64_t ns_generation(const struct ns *ns);
 
 /*
  * While the origin is down (cache/origin/health.h) nothing is asked that is

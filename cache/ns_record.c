@@ -2,6 +2,7 @@
 #include "cache/ns_record.h"
 #include <errno.h>
 #include <string.h>
+#include "cache/namespace.h"
 
 enum { FLAG_SUPERSEDED = 1 };
 
@@ -43,6 +44,16 @@ static int64_t unzigzag(uint64_t v)
 	return (int64_t)(v >> 1) ^ -(int64_t)(v & 1);
 }
 
+/* What the origin's listing let in; the root alone has no name. A path made of others could lead anywhere. */
+static bool is_name(uint64_t ino, const uint8_t *name, size_t len)
+{
+	bool is_dots = len && len <= 2 && name[0] == '.' && name[len - 1] == '.';
+
+	if (!len)
+		return ino == NS_ROOT;
+	return len <= NS_NAME_MAX && !is_dots && !memchr(name, '/', len) && !memchr(name, 0, len);
+}
+
 size_t ns_node_encode(const struct ns_node *n, void *buf)
 {
 	uint8_t *p = buf;
@@ -68,7 +79,7 @@ int ns_node_decode(uint64_t ino, const void *data, size_t len, struct ns_node *r
 		if (get(&p, end, &field[i]))
 			return -EUCLEAN;
 	}
-	if (end - p > NS_NAME_MAX || field[1] > UINT32_MAX)
+	if (!is_name(ino, p, (size_t)(end - p)) || field[1] > UINT32_MAX)
 		return -EUCLEAN;
 	*ret_node = (struct ns_node){
 		.ino = ino, .st_ino = ino - field[3], .parent = field[0],

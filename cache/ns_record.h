@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How the namespace's records are written: little variable-length integers,
- * because there is one for every file. Decoding checks every length; a
+ * because there is one for every file. Decoding checks every length and the name; a
  * record that does not decode is damage (-EUCLEAN), never trusted.
  */
 #ifndef HOPPER_CACHE_NS_RECORD_H

@@ -25,6 +25,9 @@
  *
  * Losers count as busy: the memory they write to must stay until they have ended. One that does not end is written off,
  * so that an origin which loses requests is not taken for one that is loaded with them.
+ *
+ * A fill nothing is heard of for twice timeout= is given up, by the timer: its requests lose, the first takes the
+ * extent's buffer along, and the bytes may be asked for anew (fill_give_up). Each of its readers had all of timeout=.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -52,6 +55,7 @@ struct request {
 	uint8_t home;                /* the arena of read.buf; immutable */
 	uint64_t started_ns;         /* immutable once it is in flight */
 	struct extent *extent;       /* NULL: it lost. This and the rest protected by cache->lock */
+	uint64_t heard_ns;           /* when it was sent, or something of it last arrived */
 	struct list link;            /* in cache->losers, oldest first, until written off */
 	uint64_t lost_ns;
 	bool is_hung;                /* counted in cache->hung instead of in flight */
@@ -82,7 +86,7 @@ static struct request *request_new(struct extent *x, const char *path, char *buf
 /* In flight from here on; the lock is held. */
 static void request_account_start(struct cache *c, struct request *r)
 {
-	r->started_ns = clock_ns();
+	r->started_ns = r->heard_ns = clock_ns();
 	c->origin_in_flight++;
 }
 
@@ -302,6 +306,7 @@ static void request_progress(struct origin_read *read, size_t valid)
 		return;
 	}
 	x->valid = (uint32_t)valid;
+	r->heard_ns = clock_ns();
 	list_for_each_safe(n, &x->waiters) {
 		struct part *p = container_of(n, struct part, link);
 
@@ -330,12 +335,42 @@ static uint64_t hedge_due_ns(const struct cache *c, const struct extent *x)
 
 void request_watch(struct cache *c, const struct extent *x)
 {
-	uint64_t due_ns = hedge_due_ns(c, x);
+	uint64_t due_ns = hedge_due_ns(c, x), hopeless_ns = request_give_up_ns(x);
 
-	if (list_is_empty(&x->waiters))
-		return;
-	if (x->deadline_ns < c->timer_ns || due_ns < c->timer_ns)
+	if (!list_is_empty(&x->waiters) && x->deadline_ns < due_ns)
+		due_ns = x->deadline_ns;
+	if (due_ns < c->timer_ns || hopeless_ns < c->timer_ns)
 		pthread_cond_signal(&c->timer_wake);
+}
+
+/* ---- giving up ---- */
+
+uint64_t request_give_up_ns(const struct extent *x)
+{
+	uint64_t heard_ns = x->request ? x->request->heard_ns : 0;
+
+	if (x->hedge && x->hedge->heard_ns > heard_ns)
+		heard_ns = x->hedge->heard_ns;
+	return heard_ns ? heard_ns + 2 * x->cache->timeout_ns : UINT64_MAX;
+}
+
+void request_give_up(struct extent *x)
+{
+	struct cache *c = x->cache;
+
+	log_warn("origin: no answer for %s for twice timeout=: given up", request_path(x));
+	stats_add(c->stats, STAT_ORIGIN_GIVEN_UP, (uint64_t)!!x->request + !!x->hedge);
+	if (x->hedge) {
+		lose(c, x->hedge);
+		x->hedge = NULL;
+		c->hedges--;
+	}
+	if (x->request) {
+		lose(c, x->request);
+		c->spare_bytes += x->len;
+		x->request = NULL;
+		x->buf = NULL;
+	}
 }
 
 /* The second request of @x, if there is memory for it. It is not tried again. Lock held. */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "cache/own.h"
 
 static void segment_name(uint32_t id, char *buf, size_t size)
 {
@@ -59,12 +60,16 @@ static struct segment *segment_new(struct segments *s, uint32_t id)
 static int segment_open_file(struct segments *s, struct segment *g, int flags)
 {
 	char name[32];
+	int fd;
 
 	if (g->fd >= 0)
 		return 0;
 	segment_name(g->id, name, sizeof(name));
-	g->fd = openat(s->dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
-	return g->fd < 0 ? -errno : 0;
+	fd = own_open(s->dir_fd, name, O_RDWR | flags);
+	if (fd < 0)
+		return fd;
+	g->fd = fd;
+	return 0;
 }
 
 struct segment *segment_get(struct segments *s, uint32_t id, int *ret_err)

@@ -2,19 +2,19 @@
 /*
  * Whole objects lent to the kernel, which then reads their files without us.
  *
- *   disk_whole_open: hold -> scan (is every record there?) -> open
+ *   volume_whole_open: hold -> scan (is every record there?) -> open
  *                      -> verify, if in doubt (in the background if it takes long) -> lock the file
  *
  *   (E) rests on three things:
  *   - a hold: while it lasts no record of the object is dropped, so no range of
- *     its file is punched (disk_drop, record_damaged, write_publish look at it);
+ *     its file is punched (volume_drop, record_damaged, write_publish look at it);
  *   - a punch never meets bytes that came after the record it frees (ranges in
- *     disk.c), so where a record is, its bytes are;
+ *     space.c), so where a record is, its bytes are;
  *   - the descriptor carries a read lock, which the kernel keeps as long as it
  *     keeps the file: a daemon that comes after a crash sees it (whole_is_lent) and
  *     does not punch under a reader it knows nothing of.
  *
- * Doubt is a number: d->doubts rises when what is on disk may not be what was
+ * Doubt is a number: v->doubts rises when what is on disk may not be what was
  * written; an object is believed when all of it was verified at the present number.
  */
 #include <errno.h>
@@ -24,7 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
-#include "cache/disk_impl.h"
+#include "cache/volume_impl.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/list.h"
@@ -44,7 +44,7 @@ enum {
 /* A verification, with a hold of its own. */
 struct check {
 	struct work work;
-	struct disk *disk;
+	struct volume *volume;
 	struct object *object;
 	uint64_t ino, version, size;
 	int fd;                  /* owned */
@@ -65,40 +65,40 @@ static uint32_t len_of(uint64_t size, uint32_t no)
 	return left < EXTENT_MAX ? (uint32_t)left : EXTENT_MAX;
 }
 
-/* ---- what disk.c asks and tells, with the lock held ---- */
+/* ---- what the others ask and tell, with the lock held ---- */
 
-static struct object *object_get(struct disk *d, uint64_t ino)
+static struct object *object_get(struct volume *v, uint64_t ino)
 {
-	struct object *o = map64_get(&d->objects, ino);
+	struct object *o = map64_get(&v->objects, ino);
 
 	if (o)
 		return o;
 	o = calloc(1, sizeof(*o));
-	if (o && map64_put(&d->objects, ino, o)) {
+	if (o && map64_put(&v->objects, ino, o)) {
 		free(o);
 		return NULL;
 	}
 	return o;
 }
 
-bool whole_is_held(struct disk *d, uint64_t key)
+bool whole_is_held(struct volume *v, uint64_t key)
 {
-	const struct object *o = map64_get(&d->objects, extent_key_ino(key));
+	const struct object *o = map64_get(&v->objects, extent_key_ino(key));
 
 	return o && o->holds;
 }
 
-void whole_lost(struct disk *d, uint64_t key)
+void whole_lost(struct volume *v, uint64_t key)
 {
-	struct object *o = map64_get(&d->objects, extent_key_ino(key));
+	struct object *o = map64_get(&v->objects, extent_key_ino(key));
 
 	if (o)
 		o->is_complete = false;
 }
 
-void whole_doubt(struct disk *d, uint64_t key)
+void whole_doubt(struct volume *v, uint64_t key)
 {
-	struct object *o = object_get(d, extent_key_ino(key));
+	struct object *o = object_get(v, extent_key_ino(key));
 
 	if (!o)
 		return;
@@ -116,15 +116,14 @@ bool whole_is_lent(int fd)
 
 /* ---- is it all there? ---- */
 
-/* Called with the lock held, which it drops now and then; the caller holds the object. *ret_dir: where its file is. */
-static int scan(struct disk *d, struct object *o, const struct check *k, bool may_block, uint8_t *ret_dir)
+/* Called with the lock held, which it drops now and then; the caller holds the object. */
+static int scan(struct volume *v, struct object *o, const struct check *k, bool may_block)
 {
 	uint32_t count = extents_of(k->size), first = o->missing < count ? o->missing : 0;
 	struct record r;
 
-	if (record_find(d, extent_key(k->ino, 0), &r) || r.version != k->version)
+	if (record_find(v, extent_key(k->ino, 0), &r) || r.version != k->version)
 		return -ENOENT;
-	*ret_dir = r.dir;
 	if (o->is_complete)
 		return 0;
 	if (count > SCAN_INLINE && !may_block)
@@ -132,14 +131,14 @@ static int scan(struct disk *d, struct object *o, const struct check *k, bool ma
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t no = first + i < count ? first + i : first + i - count;
 
-		if (record_find(d, extent_key(k->ino, no), &r) || r.kind != KIND_WHOLE || r.version != k->version ||
-		    r.dir != *ret_dir || r.raw_len != len_of(k->size, no)) {
+		if (record_find(v, extent_key(k->ino, no), &r) || r.kind != KIND_WHOLE || r.version != k->version ||
+		    r.raw_len != len_of(k->size, no)) {
 			o->missing = no;
 			return -ENOENT;
 		}
 		if (i % SCAN_BATCH == SCAN_BATCH - 1) {
-			lock_release(&d->lock);
-			lock_acquire(&d->lock);
+			lock_release(&v->lock);
+			lock_acquire(&v->lock);
 		}
 	}
 	o->is_complete = true;
@@ -166,14 +165,14 @@ static int read_all(int fd, char *buf, size_t len, off_t offset)
 
 static int check_extent(struct check *k, uint32_t no)
 {
-	struct disk *d = k->disk;
+	struct volume *v = k->volume;
 	uint64_t key = extent_key(k->ino, no);
 	struct record r;
 	int rc;
 
-	lock_acquire(&d->lock);
-	rc = record_find(d, key, &r);
-	lock_release(&d->lock);
+	lock_acquire(&v->lock);
+	rc = record_find(v, key, &r);
+	lock_release(&v->lock);
 	if (rc)
 		return rc;
 	rc = read_all(k->fd, k->buf, r.raw_len, (off_t)no << EXTENT_SHIFT);
@@ -182,14 +181,14 @@ static int check_extent(struct check *k, uint32_t no)
 		k->bad = r;
 		return -EBADMSG;
 	}
-	stats_inc(d->stats, STAT_DISK_VERIFIED);
+	stats_inc(v->stats, STAT_DISK_VERIFIED);
 	return 0;
 }
 
 /* Up to @until_ns or @max extents. 0 when all are right, -EINPROGRESS, -EBADMSG, -ESHUTDOWN. */
 static int check_some(struct check *k, uint32_t max, uint64_t until_ns)
 {
-	struct disk *d = k->disk;
+	struct volume *v = k->volume;
 	struct object *o = k->object;
 	uint32_t count = extents_of(k->size);
 
@@ -198,18 +197,18 @@ static int check_some(struct check *k, uint32_t max, uint64_t until_ns)
 		bool stops;
 		int rc;
 
-		lock_acquire(&d->lock);
-		if (o->checking != d->doubts) {
-			o->checking = d->doubts;
+		lock_acquire(&v->lock);
+		if (o->checking != v->doubts) {
+			o->checking = v->doubts;
 			o->checked = 0;
 		}
 		no = o->checked;
-		stops = d->is_stopping;
+		stops = v->is_stopping;
 		if (no == count) {
 			o->settled = o->checking;
 			o->is_verified = true;
 		}
-		lock_release(&d->lock);
+		lock_release(&v->lock);
 		if (no == count || stops)
 			return stops ? -ESHUTDOWN : 0;
 		if (done == max || clock_ns() >= until_ns)
@@ -217,27 +216,27 @@ static int check_some(struct check *k, uint32_t max, uint64_t until_ns)
 		rc = check_extent(k, no);
 		if (rc)
 			return rc;
-		lock_acquire(&d->lock);
+		lock_acquire(&v->lock);
 		if (o->checked == no)   /* else something of it was found damaged meanwhile */
 			o->checked++;
-		lock_release(&d->lock);
+		lock_release(&v->lock);
 	}
 }
 
 /* The object is not checked any more; gives up the hold. */
 static void check_end(struct check *k, int rc)
 {
-	struct disk *d = k->disk;
+	struct volume *v = k->volume;
 
 	close(k->fd);
 	free(k->buf);
-	lock_scope(&d->lock);
+	lock_scope(&v->lock);
 	k->object->is_checking = false;
 	k->object->holds--;
-	d->in_flight--;
-	pthread_cond_broadcast(&d->changed);
+	v->in_flight--;
+	pthread_cond_broadcast(&v->changed);
 	if (!rc)
-		log_info("cache disk: node %llu was verified", (unsigned long long)k->ino);
+		log_info("cache %s: node %llu was verified", v->path, (unsigned long long)k->ino);
 }
 
 static void check_run(struct work *w)
@@ -246,47 +245,47 @@ static void check_run(struct work *w)
 	int rc = check_some(k, VERIFY_BATCH, UINT64_MAX);
 
 	if (rc == -EINPROGRESS) {
-		pool_submit(k->disk->workers, &k->work);   /* behind what waits there: reads and writes */
+		pool_submit(k->volume->workers, &k->work);   /* behind what waits there: reads and writes */
 		return;
 	}
 	if (rc == -EBADMSG) {
-		disk_whole_close(k->disk, k->ino);   /* what is held cannot be forgotten */
-		record_damaged(k->disk, k->bad_key, &k->bad);
-		lock_acquire(&k->disk->lock);
+		volume_whole_close(k->volume, k->ino);   /* what is held cannot be forgotten */
+		record_damaged(k->volume, k->bad_key, &k->bad);
+		lock_acquire(&k->volume->lock);
 		k->object->holds++;
-		lock_release(&k->disk->lock);
+		lock_release(&k->volume->lock);
 	}
 	check_end(k, rc);
 	free(k);
 }
 
-static int check_begin(struct check *k, uint8_t dir)
+static int check_begin(struct check *k)
 {
-	struct disk *d = k->disk;
+	struct volume *v = k->volume;
 
-	k->fd = object_open(&d->dirs[dir], extent_key(k->ino, 0), k->version, O_RDONLY);
+	k->fd = object_open(v, extent_key(k->ino, 0), k->version, O_RDONLY);
 	if (k->fd < 0)
 		return k->fd;
 	k->buf = malloc(EXTENT_MAX);
-	lock_acquire(&d->lock);
-	if (k->buf && !k->object->is_checking && !d->is_stopping) {
+	lock_acquire(&v->lock);
+	if (k->buf && !k->object->is_checking && !v->is_stopping) {
 		k->object->is_checking = true;
 		k->object->holds++;
-		d->in_flight++;
-		lock_release(&d->lock);
+		v->in_flight++;
+		lock_release(&v->lock);
 		return 0;
 	}
-	lock_release(&d->lock);
+	lock_release(&v->lock);
 	close(k->fd);
 	free(k->buf);
 	return -EINPROGRESS;
 }
 
 /* Verify, on this thread for a while and then in the background. */
-static int verify(struct check *k, uint8_t dir)
+static int verify(struct check *k)
 {
 	struct check *later;
-	int rc = check_begin(k, dir);
+	int rc = check_begin(k);
 
 	if (rc)
 		return rc;
@@ -295,7 +294,7 @@ static int verify(struct check *k, uint8_t dir)
 	if (later) {
 		*later = *k;
 		later->work.run = check_run;
-		pool_submit(k->disk->workers, &later->work);
+		pool_submit(k->volume->workers, &later->work);
 	} else {
 		check_end(k, rc);
 	}
@@ -316,21 +315,21 @@ static bool has_its_shape(int fd, uint64_t size)
 	return hole < 0 || (uint64_t)hole >= size;
 }
 
-static int lend(struct check *k, uint8_t dir, bool may_block, int *ret_fd)
+static int lend(struct check *k, bool may_block, int *ret_fd)
 {
 	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
-	struct disk *d = k->disk;
-	_cleanup_close_ int fd = object_open(&d->dirs[dir], extent_key(k->ino, 0), k->version, O_RDONLY);
+	struct volume *v = k->volume;
+	_cleanup_close_ int fd = object_open(v, extent_key(k->ino, 0), k->version, O_RDONLY);
 	bool is_whole = fd >= 0 && has_its_shape(fd, k->size), is_doubtful;
 	struct stat st;
 	int rc;
 
-	lock_acquire(&d->lock);
-	is_doubtful = k->object->settled != d->doubts || (!is_whole && !k->object->is_verified);
+	lock_acquire(&v->lock);
+	is_doubtful = k->object->settled != v->doubts || (!is_whole && !k->object->is_verified);
 	rc = k->object->is_checking ? -EINPROGRESS : 0;
-	lock_release(&d->lock);
+	lock_release(&v->lock);
 	if (!rc && is_doubtful)
-		rc = may_block ? verify(k, dir) : -EAGAIN;
+		rc = may_block ? verify(k) : -EAGAIN;
 	if (rc)
 		return rc;
 	/* the kernel reads to the end of this file: it must be the end of the other */
@@ -342,36 +341,37 @@ static int lend(struct check *k, uint8_t dir, bool may_block, int *ret_fd)
 	return 0;
 }
 
-int disk_whole_open(struct disk *d, uint64_t ino, uint64_t version, uint64_t size, bool may_block, int *ret_fd)
+int volume_whole_open(struct volume *v, uint64_t ino, uint64_t version, uint64_t size, bool may_block, int *ret_fd)
 {
-	struct check k = { .disk = d, .ino = ino, .version = version, .size = size, .fd = -1 };
-	uint8_t dir = 0;
+	struct check k = { .volume = v, .ino = ino, .version = version, .size = size, .fd = -1 };
 	int rc;
 
-	lock_acquire(&d->lock);
-	k.object = object_get(d, ino);
+	if (!volume_serves(v))
+		return -ENOENT;
+	lock_acquire(&v->lock);
+	k.object = object_get(v, ino);
 	if (!k.object) {
-		lock_release(&d->lock);
+		lock_release(&v->lock);
 		return -ENOMEM;
 	}
 	k.object->holds++;
-	rc = scan(d, k.object, &k, may_block, &dir);
-	lock_release(&d->lock);
+	rc = scan(v, k.object, &k, may_block);
+	lock_release(&v->lock);
 	if (!rc)
-		rc = lend(&k, dir, may_block, ret_fd);
+		rc = lend(&k, may_block, ret_fd);
 	if (rc)
-		disk_whole_close(d, ino);
+		volume_whole_close(v, ino);
 	if (rc == -EBADMSG)
-		record_damaged(d, k.bad_key, &k.bad);
+		record_damaged(v, k.bad_key, &k.bad);
 	return rc;
 }
 
-void disk_whole_close(struct disk *d, uint64_t ino)
+void volume_whole_close(struct volume *v, uint64_t ino)
 {
 	struct object *o;
 
-	lock_scope(&d->lock);
-	o = map64_get(&d->objects, ino);
+	lock_scope(&v->lock);
+	o = map64_get(&v->objects, ino);
 	if (o && o->holds)
 		o->holds--;
 }

@@ -42,7 +42,8 @@ enum {
 struct settings {
 	uint64_t read_ns, meta_ns, jitter_ns, bytes_per_s;
 	uint64_t error_nth, short_nth, hang_nth, stale_nth, slow_nth, slow_by_ns;
-	uint64_t meta_error_nth, meta_hang_nth, lost_nth, busy_nth;
+	uint64_t meta_error_nth, meta_hang_nth, meta_lost_nth, lost_nth, busy_nth;
+	uint64_t lie_more, lie_less;   /* bytes that files seem to be larger, or smaller */
 };
 
 /* One request between its arrival and its report. */
@@ -88,7 +89,9 @@ static int settings_parse_one(struct settings *s, const char *key, const char *v
 		{ "hang", &s->hang_nth, parse_u64 },       { "stale", &s->stale_nth, parse_u64 },
 		{ "slow", &s->slow_nth, parse_u64 },       { "slow_by", &s->slow_by_ns, parse_duration },
 		{ "meta_error", &s->meta_error_nth, parse_u64 }, { "meta_hang", &s->meta_hang_nth, parse_u64 },
+		{ "meta_lost", &s->meta_lost_nth, parse_u64 },
 		{ "lost", &s->lost_nth, parse_u64 },       { "busy", &s->busy_nth, parse_u64 },
+		{ "lie_more", &s->lie_more, parse_size },  { "lie_less", &s->lie_less, parse_size },
 	};
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++) {
@@ -284,6 +287,33 @@ static void inner_done(struct origin_read *r, int err)
 	lock_release(&f->lock);
 }
 
+/* ---- sizes that are not true ---- */
+
+static uint64_t lie(const struct settings *s, uint64_t size)
+{
+	return size > s->lie_less ? size - s->lie_less + s->lie_more : 0;
+}
+
+static void lie_about(const struct settings *s, struct origin_attr *attr)
+{
+	if (S_ISREG(attr->mode))
+		attr->version.size = lie(s, attr->version.size);
+}
+
+/* Ask the inner origin for what is there. What is not there the reader finds missing, as one of a directory would. */
+static void tell_the_truth(const struct settings *s, struct held *h)
+{
+	struct origin_read *r = &h->inner;
+	uint64_t size = r->expect.size + s->lie_less;
+
+	size = size > s->lie_more ? size - s->lie_more : 0;
+	r->expect.size = size;
+	if (r->offset + r->len <= size)
+		return;
+	h->forced_err = -ESTALE;
+	r->len = r->offset < size ? size - r->offset : 0;
+}
+
 /* Place @h on the link and decide what goes wrong with it. Called with the lock held. */
 static void schedule(struct fault *f, struct held *h)
 {
@@ -313,6 +343,7 @@ static void schedule(struct fault *f, struct held *h)
 		h->forced_err = -EIO;
 	if (is_nth(arrival, s->stale_nth))
 		h->forced_err = -ESTALE;
+	tell_the_truth(s, h);
 }
 
 static void fault_read(struct origin *o, struct origin_read *r)
@@ -350,11 +381,12 @@ static void meta_hang(struct fault *f)
 	}
 }
 
-/* One metadata call that costs @calls round trips. Returns 0, or what it is to fail with. */
-static int meta_delay(struct fault *f, uint64_t calls)
+/* One metadata call that costs @calls round trips. Returns 0, or what it is to fail with; *ret_set: what was in force. */
+static int meta_delay(struct fault *f, uint64_t calls, struct settings *ret_set)
 {
 	struct timespec ts;
 	uint64_t ns, arrival;
+	bool is_lost;
 	int rc;
 
 	lock_acquire(&f->lock);
@@ -364,7 +396,11 @@ static int meta_delay(struct fault *f, uint64_t calls)
 	rc = is_nth(arrival, f->set.meta_error_nth) ? -EIO : 0;
 	if (f->set.meta_hang_nth && arrival >= f->set.meta_hang_nth)
 		meta_hang(f);
+	is_lost = is_nth(arrival, f->set.meta_lost_nth);
+	while (is_lost && !f->is_closing)
+		lock_wait(&f->lock, &f->changed);
 	ns = calls * (f->set.meta_ns + jitter(f));
+	*ret_set = f->set;
 	if (f->is_closing)
 		rc = -EIO;
 	lock_release(&f->lock);
@@ -393,9 +429,12 @@ static int fault_list(struct origin *o, const char *path, struct origin_listing 
 	struct fault *f = container_of(o, struct fault, origin);
 	struct origin_listing l = { 0 };
 	int rc = f->inner->ops->list(f->inner, path, &l), failed;
+	struct settings set;
 
 	count_meta(o, 1 + l.count);
-	failed = meta_delay(f, 1 + (l.count + META_PARALLEL - 1) / META_PARALLEL);
+	failed = meta_delay(f, 1 + (l.count + META_PARALLEL - 1) / META_PARALLEL, &set);
+	for (size_t i = 0; i < l.count; i++)
+		lie_about(&set, &l.entry[i].attr);
 	if (!rc && failed)
 		origin_listing_free(&l);
 	else if (!rc)
@@ -407,11 +446,14 @@ static int fault_list(struct origin *o, const char *path, struct origin_listing 
 static int fault_stat(struct origin *o, const char *path, struct origin_attr *ret_attr)
 {
 	struct fault *f = container_of(o, struct fault, origin);
-	int rc = meta_delay(f, 1);
+	struct settings set;
+	int rc = meta_delay(f, 1, &set);
 
 	count_meta(o, 1);
 	if (!rc)
 		rc = f->inner->ops->stat(f->inner, path, ret_attr);
+	if (!rc)
+		lie_about(&set, ret_attr);
 	meta_end(f);
 	return rc;
 }
@@ -419,7 +461,8 @@ static int fault_stat(struct origin *o, const char *path, struct origin_attr *re
 static int fault_readlink(struct origin *o, const char *path, char *buf, size_t size)
 {
 	struct fault *f = container_of(o, struct fault, origin);
-	int rc = meta_delay(f, 1);
+	struct settings set;
+	int rc = meta_delay(f, 1, &set);
 
 	count_meta(o, 1);
 	if (!rc)
@@ -431,7 +474,8 @@ static int fault_readlink(struct origin *o, const char *path, char *buf, size_t 
 static int fault_statfs(struct origin *o, struct statvfs *ret_st)
 {
 	struct fault *f = container_of(o, struct fault, origin);
-	int rc = meta_delay(f, 1);
+	struct settings set;
+	int rc = meta_delay(f, 1, &set);
 
 	if (!rc)
 		rc = f->inner->ops->statfs(f->inner, ret_st);

@@ -6,7 +6,6 @@
 #include "lib/clock.h"
 #include "lib/lock.h"
 #include "lib/log.h"
-#include "lib/stats.h"
 
 enum {
 	RANK_HEALTH = 62,
@@ -19,7 +18,11 @@ enum {
 #define DOWN_AFTER_NS (5 * NSEC_PER_SEC)
 #define PROBE_EVERY_NS NSEC_PER_SEC
 
+const struct health_terms health_of_origin = { "origin", STAT_ORIGIN_WENT_SHAKY, STAT_ORIGIN_WENT_DOWN,
+					       STAT_ORIGIN_CAME_BACK };
+
 struct health {
+	struct health_terms terms;   /* immutable */
 	struct stats *stats;         /* not owned; immutable */
 	struct lock lock;
 	/* protected by lock */
@@ -32,12 +35,13 @@ struct health {
 	uint64_t probe_due_ns;
 };
 
-int health_new(struct stats *stats, struct health **ret_health)
+int health_new(const struct health_terms *terms, struct stats *stats, struct health **ret_health)
 {
 	struct health *h = calloc(1, sizeof(*h));
 
 	if (!h)
 		return -ENOMEM;
+	h->terms = *terms;
 	h->stats = stats;
 	lock_init(&h->lock, "origin health", RANK_HEALTH);
 	*ret_health = h;
@@ -75,14 +79,14 @@ static bool is_failure(int err)
 /* Lock held. */
 static void become(struct health *h, enum health_state state, const char *why)
 {
-	static const enum stat_id counter[] = { [HEALTH_OK] = STAT_ORIGIN_CAME_BACK, [HEALTH_SHAKY] = STAT_ORIGIN_WENT_SHAKY,
-						[HEALTH_DOWN] = STAT_ORIGIN_WENT_DOWN };
+	const enum stat_id counter[] = { [HEALTH_OK] = h->terms.came_back, [HEALTH_SHAKY] = h->terms.went_shaky,
+					 [HEALTH_DOWN] = h->terms.went_down };
 
 	if (state == h->state)
 		return;
 	if (h->stats && !(h->state == HEALTH_DOWN && state == HEALTH_SHAKY))
 		stats_inc(h->stats, counter[state]);
-	log_warn("origin: %s, was %s: %s", health_name(state), health_name(h->state), why);
+	log_warn("%s: %s, was %s: %s", h->terms.name, health_name(state), health_name(h->state), why);
 	h->state = state;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whether the origin can be relied on: from what became of each request.
+ * Whether the origin, or a cache directory, can be relied on: from what became of each request.
  *
  *              an error, or silence            8 errors in a row, or long silence
  *        OK ---------------------------> SHAKY ----------------------------> DOWN
@@ -14,20 +14,28 @@
  * and at most one a second, so that the way back does not depend on readers.
  *
  * Locks: its own, held for a few instructions and never across a callback.
- * Times are clock_ns()'s. NULL as the health of an origin is always OK.
+ * Times are clock_ns()'s. NULL as a health is always OK.
  */
 #ifndef HOPPER_CACHE_ORIGIN_HEALTH_H
 #define HOPPER_CACHE_ORIGIN_HEALTH_H
 
 #include <stdint.h>
+#include "lib/stats.h"
 
 enum health_state { HEALTH_OK, HEALTH_SHAKY, HEALTH_DOWN };
 
 struct health;
-struct stats;
+
+/* Whose it is, for the log, and what counts its transitions. */
+struct health_terms {
+	const char *name;        /* borrowed */
+	enum stat_id went_shaky, went_down, came_back;
+};
+
+extern const struct health_terms health_of_origin;
 
 /* @stats (borrowed, may be NULL) counts the transitions. Returns 0 or -ENOMEM. */
-int health_new(struct stats *stats, struct health **ret_health);
+int health_new(const struct health_terms *terms, struct stats *stats, struct health **ret_health);
 void health_free(struct health *h);
 
 /* A request of any kind was sent. */

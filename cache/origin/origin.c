@@ -39,7 +39,7 @@ int origin_open(const char *spec, struct stats *stats, struct origin **ret_origi
 		char *msg, size_t msg_size)
 {
 	struct health *health = NULL;
-	int rc = health_new(stats, &health);
+	int rc = health_new(&health_of_origin, stats, &health);
 
 	if (!rc)
 		rc = open_kind(spec, stats, ret_origin, msg, msg_size);

@@ -144,7 +144,9 @@ void origin_answered(struct origin *o, int err);
  *       slow=N         every Nth data request is answered slow_by later than it would be;
  *       slow_by=TIME   the others do not wait for it
  *       lost=N         every Nth data request is never answered; busy=N: every Nth fails with EBUSY
- *       meta_error=N   every Nth metadata call fails with EIO
+ *       lie_more=BYTES stat says that each file is so much larger, or with lie_less=BYTES smaller,
+ *                      than what can be read of it
+ *       meta_error=N   every Nth metadata call fails with EIO; meta_lost=N: is never answered
  *       meta_hang=N    the Nth metadata call and all later ones hang. What hangs goes on when
  *                      the control file no longer says so, but for what was lost
  *       control=FILE   a file whose text (KEY=VALUE,...) replaces these settings

@@ -91,8 +91,7 @@ static int walk_open(struct posix *p, const char *path, int flags)
 	}
 }
 
-/* Returns a descriptor or negative errno. */
-static int open_below(struct posix *p, const char *path, int flags)
+static int resolve(struct posix *p, const char *path, int flags)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC | O_NOFOLLOW),
@@ -112,6 +111,28 @@ static int open_below(struct posix *p, const char *path, int flags)
 	return fd < 0 ? -errno : (int)fd;
 }
 
+static bool kept_clear(struct posix *p);
+
+/* Returns a descriptor or negative errno. Without any left, those that are only kept for later go first. */
+static int open_below(struct posix *p, const char *path, int flags)
+{
+	int fd = resolve(p, path, flags);
+
+	if ((fd == -EMFILE || fd == -ENFILE) && kept_clear(p))
+		fd = resolve(p, path, flags);
+	return fd;
+}
+
+/* A file may carry any time: those that 64 bits of nanoseconds do not reach (1677..2262) are shown as the last that they do. */
+static int64_t time_ns(const struct timespec *ts)
+{
+	int64_t ns;
+
+	if (!__builtin_mul_overflow((int64_t)ts->tv_sec, 1000000000, &ns) && !__builtin_add_overflow(ns, ts->tv_nsec, &ns))
+		return ns;
+	return ts->tv_sec < 0 ? INT64_MIN : INT64_MAX;
+}
+
 static void attr_fill(const struct stat *st, struct origin_attr *attr)
 {
 	*attr = (struct origin_attr){
@@ -119,8 +140,8 @@ static void attr_fill(const struct stat *st, struct origin_attr *attr)
 		.nlink = (uint32_t)st->st_nlink, .origin_ino = st->st_ino, .rdev = st->st_rdev,
 		.version = {
 			.size = (uint64_t)st->st_size,
-			.mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec,
-			.ctime_ns = (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec,
+			.mtime_ns = time_ns(&st->st_mtim),
+			.ctime_ns = time_ns(&st->st_ctim),
 		},
 	};
 }
@@ -321,6 +342,26 @@ static void kept_free(struct kept *k)
 static struct kept *kept_put(struct kept *k)
 {
 	return --k->refs ? NULL : k;
+}
+
+/* Keep none of them. Returns whether there was one. */
+static bool kept_clear(struct posix *p)
+{
+	struct kept *out[KEPT_FILES];
+	bool has_one = false;
+
+	lock_acquire(&p->lock);
+	for (unsigned i = 0; i < KEPT_FILES; i++) {
+		has_one |= p->kept[i] != NULL;
+		out[i] = p->kept[i] ? kept_put(p->kept[i]) : NULL;
+		p->kept[i] = NULL;
+	}
+	lock_release(&p->lock);
+	for (unsigned i = 0; i < KEPT_FILES; i++) {
+		if (out[i])
+			kept_free(out[i]);
+	}
+	return has_one;
 }
 
 static struct kept *kept_find(struct posix *p, const char *path)

@@ -151,7 +151,7 @@ static int open_ns(const char *path, struct synthetic *s, struct stats *stats, s
 	int fd = open(path, O_RDONLY | O_DIRECTORY);
 	char msg[256];
 	bool was_clean;
-	int rc = fd < 0 ? -errno : store_open(fd, path, store, &was_clean, msg, sizeof(msg));
+	int rc = fd < 0 ? -errno : store_open(fd, path, "index", store, &was_clean, msg, sizeof(msg));
 
 	if (fd >= 0)
 		close(fd);

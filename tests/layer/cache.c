@@ -66,19 +66,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static int read_one(struct fixture *f, const char *name, unsigned seed, uint64_t offset, size_t len)
-{
-	struct waiter w = WAITER_INIT;
-	struct one o;
-	int err;
-
-	one_submit(f->cache, &o, name, seed, offset, len, &w);
-	err = waiter_wait(&w, 1);
-	if (!err)
-		assert_true(o.is_right);
-	return err;
-}
-
 /* (A): a hundred readers of one extent cost one request; all get the bytes. */
 static void one_fill_for_all_readers(void **state)
 {
@@ -95,7 +82,7 @@ static void one_fill_for_all_readers(void **state)
 	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_REQUESTS), 1);
 	assert_int_equal(stats_read(f->stats, STAT_READS_MISSED), 1);
 	assert_int_equal(stats_read(f->stats, STAT_READS_JOINED), 99);
-	assert_int_equal(read_one(f, "f07", 7, 0, SMALL), 0);
+	assert_int_equal(one_read(f->cache, "f07", 7, 0, SMALL), 0);
 	assert_int_equal(stats_read(f->stats, STAT_READS_HIT_RAM), 1);
 	stop(f);
 }
@@ -112,7 +99,7 @@ static void ranges_are_right_from_every_tier(void **state)
 			uint64_t offset = test_random(&random) % (BIG + 1000);
 			size_t len = 1 + test_random(&random) % EXTENT_BYTES;
 
-			assert_int_equal(read_one(f, "big", 1, offset, len), 0);
+			assert_int_equal(one_read(f->cache, "big", 1, offset, len), 0);
 		}
 		if (round) {
 			assert_int_equal(stats_read(f->stats, STAT_ORIGIN_REQUESTS), 0);
@@ -132,12 +119,12 @@ static void errors_are_retried_then_told(void **state)
 		char name[16];
 
 		snprintf(name, sizeof(name), "f%02u", i);
-		assert_int_equal(read_one(f, name, i, 0, SMALL), 0);
+		assert_int_equal(one_read(f->cache, name, i, 0, SMALL), 0);
 	}
 	assert_true(stats_read(f->stats, STAT_ORIGIN_RETRIES) >= 2);
 	stop(f);
 	start(f, "fault:error=1:", 0, 8 << 20, 200 * NSEC_PER_MSEC);
-	assert_int_equal(read_one(f, "f30", 30, 0, SMALL), -EIO);
+	assert_int_equal(one_read(f->cache, "f30", 30, 0, SMALL), -EIO);
 	stop(f);
 }
 
@@ -147,11 +134,11 @@ static void a_hanging_origin_costs_the_timeout(void **state)
 	uint64_t began;
 
 	start(f, "fault:hang=2:", 0, 8 << 20, 300 * NSEC_PER_MSEC);
-	assert_int_equal(read_one(f, "f01", 1, 0, SMALL), 0);
+	assert_int_equal(one_read(f->cache, "f01", 1, 0, SMALL), 0);
 	began = clock_ns();
-	assert_int_equal(read_one(f, "f02", 2, 0, SMALL), -EIO);
+	assert_int_equal(one_read(f->cache, "f02", 2, 0, SMALL), -EIO);
 	assert_in_range(clock_ns() - began, 200 * NSEC_PER_MSEC, 10 * NSEC_PER_SEC);
-	assert_int_equal(read_one(f, "f01", 1, 0, SMALL), 0);   /* what is cached keeps serving */
+	assert_int_equal(one_read(f->cache, "f01", 1, 0, SMALL), 0);   /* what is cached keeps serving */
 	origin_close(f->origin);   /* ends what hangs, as the mount's end does */
 	cache_close(f->cache);
 	stats_free(f->stats);
@@ -177,7 +164,7 @@ static void a_changed_file_is_stale_not_mixed(void **state)
 	cache_read(f->cache, &o.read);
 	assert_int_equal(waiter_wait(&w, 3), 0);
 	assert_true(o.is_right);
-	assert_int_equal(read_one(f, "big", 2, 2 * EXTENT_BYTES, 1000), 0);
+	assert_int_equal(one_read(f->cache, "big", 2, 2 * EXTENT_BYTES, 1000), 0);
 	stop(f);
 }
 
@@ -364,34 +351,34 @@ static void records_cost_their_own_bytes(void **state)
 		char name[16];
 
 		snprintf(name, sizeof(name), "f%02u", i);
-		assert_int_equal(read_one(f, name, i, 0, SMALL), 0);
+		assert_int_equal(one_read(f->cache, name, i, 0, SMALL), 0);
 	}
 	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "big", 0, &attr), 0);
 	ino = attr.ino;
 	cache_set_records(f->cache, ino, true);
 	before = stats_read(f->stats, STAT_ORIGIN_BYTES);
-	assert_int_equal(read_one(f, "big", 1, EXTENT_BYTES + 8192, 5000), 0);
+	assert_int_equal(one_read(f->cache, "big", 1, EXTENT_BYTES + 8192, 5000), 0);
 	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000);
-	assert_int_equal(read_one(f, "big", 1, EXTENT_BYTES + 8192 + 100, 4000), 0);
+	assert_int_equal(one_read(f->cache, "big", 1, EXTENT_BYTES + 8192 + 100, 4000), 0);
 	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000);
 	/* a piece that was wanted serves every read within it */
 	want_piece(f, &o, 2 * EXTENT_BYTES + 40960, 81920, &w);
 	assert_int_equal(waiter_wait(&w, 1), 0);
 	assert_int_equal(o.bytes, 81920);
 	for (unsigned at = 0; at + 7000 <= 81920; at += 7000)
-		assert_int_equal(read_one(f, "big", 1, 2 * EXTENT_BYTES + 40960 + at, 7000), 0);
+		assert_int_equal(one_read(f->cache, "big", 1, 2 * EXTENT_BYTES + 40960 + at, 7000), 0);
 	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000 + 81920);
 	/* over a border: each side from where it is */
 	want_piece(f, &o, 2 * EXTENT_BYTES - 8192, 8192, &w);
 	assert_int_equal(waiter_wait(&w, 2), 0);
-	assert_int_equal(read_one(f, "big", 1, 2 * EXTENT_BYTES - 8192, 12288), 0);
+	assert_int_equal(one_read(f->cache, "big", 1, 2 * EXTENT_BYTES - 8192, 12288), 0);
 	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000 + 81920 + 8192 + 4096);
 	want_piece(f, &o, BIG - 10, 11, &w);
 	assert_int_equal(waiter_wait(&w, 3), -ENOENT);
 	cache_release_pieces(f->cache, ino, 0, BIG);
 	/* any more it is not read by records */
 	cache_set_records(f->cache, ino, false);
-	assert_int_equal(read_one(f, "big", 1, 100, 100), 0);
+	assert_int_equal(one_read(f->cache, "big", 1, 100, 100), 0);
 	while (stats_read(f->stats, STAT_ORIGIN_BYTES) - before < EXTENT_BYTES)
 		usleep(1000);
 	cache_set_advisor(f->cache, NULL);
@@ -488,7 +475,7 @@ static void a_full_arena_uses_the_others(void **state)
 	machine = NULL;
 	/* read in part, so still needed: 3 MiB and 4 MB do not fit into the 4 MiB of place 0 */
 	for (unsigned at = 0; at < 3; at++)
-		assert_int_equal(read_one(f, "big", 1, at * EXTENT_BYTES, 1000), 0);
+		assert_int_equal(one_read(f->cache, "big", 1, at * EXTENT_BYTES, 1000), 0);
 	for (unsigned i = 0; i < FILES; i++) {
 		struct waiter w = WAITER_INIT;
 		struct one o;

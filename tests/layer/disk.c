@@ -4,7 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <string.h>
 #include <unistd.h>
 #include "cache/diskio.h"
 #include "cache/store.h"
@@ -23,16 +27,16 @@ struct fixture {
 
 static void start(struct fixture *f, uint64_t limit, enum disk_codec codec)
 {
-	const char *path = scratch_path("c");
-	struct disk_config cfg = { .dirs = &path, .dir_fds = &f->dir_fd, .dir_count = 1, .limit_bytes = limit, .codec = codec,
-				   .verify_all = f->verify_all };
+	struct disk_dir dir = { .path = scratch_path("c"), .limit_bytes = limit, .weight = 1, .place = -1, .node = -1 };
+	struct disk_config cfg = { .dirs = &dir, .dir_count = 1, .codec = codec, .verify_all = f->verify_all };
 	char msg[256] = "";
 
-	mkdir(path, 0700);
-	f->dir_fd = open(path, O_RDONLY | O_DIRECTORY);
+	mkdir(dir.path, 0700);
+	dir.fd = f->dir_fd = open(dir.path, O_RDONLY | O_DIRECTORY);
 	assert_int_equal(stats_new(&f->stats), 0);
-	assert_int_equal(store_open(f->dir_fd, path, &f->store, &cfg.was_clean, msg, sizeof(msg)), 0);
-	assert_int_equal(disk_open(&cfg, f->store, f->stats, &f->disk, msg, sizeof(msg)), 0);
+	assert_int_equal(store_open(f->dir_fd, dir.path, "index", &f->store, &dir.was_clean, msg, sizeof(msg)), 0);
+	dir.store = f->store;
+	assert_int_equal(disk_open(&cfg, f->stats, &f->disk, msg, sizeof(msg)), 0);
 }
 
 static void stop(struct fixture *f)
@@ -49,7 +53,10 @@ static int set_up(void **state)
 
 	scratch_make();
 	*state = f;
-	return posix_memalign(&f->buf, 4096, 1 << 20);
+	if (posix_memalign(&f->buf, 4096, 1 << 20))
+		return -1;
+	memset(f->buf, 0, 1 << 20);   /* all of it is written to disk, not only what a test sets */
+	return 0;
 }
 
 static int tear_down(void **state)
@@ -73,9 +80,9 @@ static int put(struct fixture *f, uint64_t ino, uint64_t version, size_t len, ui
 	struct waiter w = WAITER_INIT;
 	struct disk_io io = { .key = extent_key(ino, 0), .version = version, .object_bytes = object_bytes,
 			      .buf = f->buf, .len = len, .done = done, .arg = &w,
-			      .reserved = disk_reserve(f->disk, len) };
+			      .room = disk_reserve(f->disk, 0, len) };
 
-	if (!io.reserved)
+	if (!io.room.bytes)
 		return -ENOSPC;
 	for (size_t i = 0; i < len; i++)
 		((uint8_t *)f->buf)[i] = content_at(seed, i);
@@ -137,8 +144,8 @@ static void space_is_given_back(void **state)
 		assert_int_equal(put(f, 5, i + 1, 200000, 200000, i), 0);
 	assert_in_range(room - disk_room(f->disk), 200000, 1200000);   /* the index may have grown */
 	assert_int_equal(get(f, 5, 100, 200000, 200000, 99), 0);
-	assert_true(disk_drop(f->disk, extent_key(5, 0)) >= 200000);
-	assert_int_equal(disk_drop(f->disk, extent_key(5, 0)), 0);
+	assert_true(disk_drop(f->disk, 0, extent_key(5, 0)) >= 200000);
+	assert_int_equal(disk_drop(f->disk, 0, extent_key(5, 0)), 0);
 	assert_int_equal(get(f, 5, 100, 200000, 200000, 99), -ENOENT);
 	stop(f);
 	if (!stat(scratch_path("c/segments/00000001"), &st))
@@ -150,7 +157,7 @@ static void the_limit_is_hard(void **state)
 {
 	struct fixture *f = *state;
 	unsigned stored = 0;
-	uint64_t reserved;
+	struct disk_room room;
 
 	start(f, 16 << 20, DISK_CODEC_OFF);
 	while (!put(f, 10 + stored, 1, 500000, 500000, stored))
@@ -159,10 +166,9 @@ static void the_limit_is_hard(void **state)
 	assert_true(disk_room(f->disk) < 500000 + 4096);
 	disk_publish(f->disk);
 	assert_true(stats_read(f->stats, STAT_DISK_BYTES) <= 16 << 20);
-	reserved = disk_reserve(f->disk, 4096);
-	if (reserved)
-		disk_unreserve(f->disk, reserved);
-	assert_int_equal(disk_drop(f->disk, extent_key(10, 0)), 503808);
+	room = disk_reserve(f->disk, 0, 4096);
+	disk_unreserve(f->disk, room);
+	assert_int_equal(disk_drop(f->disk, 0, extent_key(10, 0)), 503808);
 	assert_int_equal(put(f, 9, 1, 500000, 500000, 1), 0);
 	stop(f);
 }
@@ -172,7 +178,7 @@ static int put_extent(struct fixture *f, uint64_t ino, uint32_t no, void *buf)
 {
 	struct waiter w = WAITER_INIT;
 	struct disk_io io = { .key = extent_key(ino, no), .version = 1, .object_bytes = 3 << 20, .buf = buf, .len = 1 << 20,
-			      .done = done, .arg = &w, .reserved = disk_reserve(f->disk, 1 << 20) };
+			      .done = done, .arg = &w, .room = disk_reserve(f->disk, 0, 1 << 20) };
 
 	disk_write(f->disk, &io);
 	return waiter_wait(&w, 1);
@@ -186,7 +192,7 @@ static void *churn(void *arg)
 	memset(buf, 7, 1 << 20);
 	for (int i = 0; i < 300; i++) {
 		put_extent(f, 50, 1, buf);
-		disk_drop(f->disk, extent_key(50, 1));
+		disk_drop(f->disk, 0, extent_key(50, 1));
 	}
 	free(buf);
 	return NULL;
@@ -213,7 +219,7 @@ static void an_extent_survives_its_neighbours_end(void **state)
 			disk_read(f->disk, &io);
 			assert_int_equal(waiter_wait(&w, 1), 0);
 		}
-		disk_drop(f->disk, extent_key(50, 0));
+		disk_drop(f->disk, 0, extent_key(50, 0));
 	}
 	pthread_join(thread, NULL);
 	assert_int_equal(stats_read(f->stats, STAT_DISK_CORRUPT), 0);
@@ -245,15 +251,15 @@ static void a_lent_object_stays(void **state)
 	assert_int_equal(disk_whole_open(f->disk, 50, 1, 4 << 20, true, &fd), -ENOENT);
 	assert_int_equal(disk_whole_open(f->disk, 50, 1, 3 << 20, false, &fd), 0);
 	assert_int_equal(disk_whole_open(f->disk, 50, 1, 3 << 20, false, &again), 0);
-	assert_int_equal(disk_drop(f->disk, extent_key(50, 1)), 0);
+	assert_int_equal(disk_drop(f->disk, 0, extent_key(50, 1)), 0);
 	disk_whole_close(f->disk, 50);
 	close(again);
-	assert_int_equal(disk_drop(f->disk, extent_key(50, 1)), 0);
+	assert_int_equal(disk_drop(f->disk, 0, extent_key(50, 1)), 0);
 	assert_int_equal(pread(fd, byte, 2, (2 << 20) - 1), 2);
 	assert_int_equal(byte[0] + byte[1], 14);
 	disk_whole_close(f->disk, 50);
 	/* given back, but somebody has the descriptor: an earlier daemon's kernel, for one */
-	assert_int_equal(disk_drop(f->disk, extent_key(50, 1)), 1 << 20);
+	assert_int_equal(disk_drop(f->disk, 0, extent_key(50, 1)), 1 << 20);
 	assert_int_equal(pread(fd, byte, 2, (2 << 20) - 1), 2);
 	assert_int_equal(byte[0] + byte[1], 14);
 	assert_int_equal(disk_whole_open(f->disk, 50, 1, 3 << 20, true, &again), -ENOENT);
@@ -275,7 +281,7 @@ static void *churn_and_read(void *arg)
 
 		/* dropped while it is read, and back before the reader has left */
 		disk_read(f->disk, &io);
-		disk_drop(f->disk, extent_key(50, 1));
+		disk_drop(f->disk, 0, extent_key(50, 1));
 		put_extent(f, 50, 1, buf);
 		waiter_wait(&w, 1);
 	}
@@ -310,6 +316,123 @@ static void what_is_lent_is_all_there(void **state)
 	assert_true(lent > 0);
 	assert_int_equal(stats_read(f->stats, STAT_DISK_CORRUPT), 0);
 	stop(f);
+}
+
+/* Two directories, at places 0 and 1. */
+struct pair {
+	struct disk_dir dir[2];
+	struct stats *stats;
+	struct disk *disk;
+	unsigned lost;             /* a bit for each */
+};
+
+static void note_lost(void *arg, unsigned dir)
+{
+	__atomic_fetch_or(&((struct pair *)arg)->lost, 1u << dir, __ATOMIC_SEQ_CST);
+}
+
+static void pair_start(struct pair *p)
+{
+	struct disk_config cfg = { .dirs = p->dir, .dir_count = 2, .codec = DISK_CODEC_OFF, .lost = note_lost, .arg = p };
+	char msg[256] = "";
+
+	assert_int_equal(stats_new(&p->stats), 0);
+	for (int i = 0; i < 2; i++) {
+		struct disk_dir *d = &p->dir[i];
+
+		*d = (struct disk_dir){ .path = scratch_path(i ? "d1" : "d0"), .weight = 1, .place = i, .node = i };
+		mkdir(d->path, 0700);
+		d->fd = open(d->path, O_RDONLY | O_DIRECTORY);
+		assert_int_equal(store_open(d->fd, d->path, "index", &d->store, &d->was_clean, msg, sizeof(msg)), 0);
+	}
+	assert_int_equal(disk_open(&cfg, p->stats, &p->disk, msg, sizeof(msg)), 0);
+}
+
+static void pair_stop(struct pair *p)
+{
+	disk_close(p->disk);
+	for (int i = 0; i < 2; i++) {
+		store_close(p->dir[i].store);
+		close(p->dir[i].fd);
+	}
+	stats_free(p->stats);
+}
+
+static int pair_put(struct pair *p, uint64_t key, uint64_t object_bytes, unsigned dir, void *buf)
+{
+	struct waiter w = WAITER_INIT;
+	struct disk_io io = { .key = key, .version = 1, .object_bytes = object_bytes, .buf = buf, .len = 4096, .done = done,
+			      .arg = &w, .room = disk_reserve(p->disk, dir, 4096) };
+
+	assert_true(io.room.bytes);
+	disk_write(p->disk, &io);
+	return waiter_wait(&w, 1);
+}
+
+static void the_readers_place_comes_first(void **state)
+{
+	struct fixture *f = *state;
+	struct disk_choice c;
+	struct pair p = { .lost = 0 };
+	unsigned first[2] = { 0, 0 };
+
+	pair_start(&p);
+	for (unsigned ino = 10; ino < 210; ino++) {
+		for (int place = 0; place < 2; place++) {
+			disk_choose(p.disk, extent_key(ino, 0), 4096, place, &c);
+			assert_int_equal(c.count, 2);
+			assert_int_equal(c.dir[0], place);
+			assert_int_equal(c.dir[1], 1 - place);
+			assert_false(c.is_tied);
+		}
+		disk_choose(p.disk, extent_key(ino, 0), 4096, -1, &c);
+		first[c.dir[0]]++;
+	}
+	assert_in_range(first[0], 60, 140);   /* by hash */
+	/* the extents of a large object stay together, whoever reads them */
+	memset(f->buf, 7, 4096);
+	assert_int_equal(pair_put(&p, extent_key(7, 1), 3 << 20, 1, f->buf), 0);
+	disk_choose(p.disk, extent_key(7, 0), 3 << 20, 0, &c);
+	assert_true(c.is_tied);
+	assert_int_equal(c.dir[0], 1);
+	assert_int_equal(disk_dir_of(p.disk, extent_key(7, 1)), 1);
+	pair_stop(&p);
+	pair_start(&p);   /* also when all that is known is the index */
+	disk_choose(p.disk, extent_key(7, 0), 3 << 20, 0, &c);
+	assert_true(c.is_tied);
+	assert_int_equal(c.dir[0], 1);
+	pair_stop(&p);
+}
+
+/* (F) */
+static void a_deleted_directory_is_left_out(void **state)
+{
+	struct fixture *f = *state;
+	struct disk_choice c;
+	struct pair p = { .lost = 0 };
+	char command[300];
+
+	pair_start(&p);
+	memset(f->buf, 7, 4096);
+	for (unsigned dir = 0; dir < 2; dir++)
+		assert_int_equal(pair_put(&p, extent_key(20 + dir, 0), 4096, dir, f->buf), 0);
+	snprintf(command, sizeof(command), "rm -rf %s", scratch_path("d1"));
+	assert_int_equal(system(command), 0);
+	while (!__atomic_load_n(&p.lost, __ATOMIC_SEQ_CST)) {   /* looked for once a second */
+		disk_publish(p.disk);
+		usleep(1000);
+	}
+	assert_int_equal(p.lost, 2);
+	assert_int_equal(stats_read(p.stats, STAT_DISK_WENT_DOWN), 1);
+	assert_true(disk_has(p.disk, extent_key(20, 0), 1));
+	assert_false(disk_has(p.disk, extent_key(21, 0), 1));
+	assert_int_equal(disk_reserve(p.disk, 1, 4096).bytes, 0);
+	disk_choose(p.disk, extent_key(21, 0), 4096, 1, &c);
+	assert_int_equal(c.count, 1);
+	assert_int_equal(c.dir[0], 0);
+	assert_int_equal(pair_put(&p, extent_key(21, 0), 4096, 0, f->buf), 0);
+	assert_true(disk_has(p.disk, extent_key(21, 0), 1));
+	pair_stop(&p);
 }
 
 static int damage_mode;
@@ -438,7 +561,7 @@ static void transfers_are_whole(void **state)
 		struct waiter w = WAITER_INIT;
 		struct diskio *io;
 
-		assert_int_equal(diskio_new(threads, &io), 0);
+		assert_int_equal(diskio_new(threads, "test", NULL, &io), 0);
 		for (unsigned i = 0; i < OPS; i++) {
 			for (unsigned k = 0; k < LEN; k++)
 				data[i][k] = content_at(i, k);
@@ -475,6 +598,8 @@ int main(void)
 		CASE(what_is_lent_is_all_there),
 		CASE(damage_is_never_served),
 		CASE(damage_is_never_lent),
+		CASE(the_readers_place_comes_first),
+		CASE(a_deleted_directory_is_left_out),
 		CASE(transfers_are_whole),
 	};
 

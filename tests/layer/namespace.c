@@ -30,7 +30,7 @@ static void start(struct fixture *f, uint64_t ttl_ns)
 	f->dir_fd = open(scratch_path("c"), O_RDONLY | O_DIRECTORY);
 	assert_int_equal(stats_new(&f->stats), 0);
 	assert_int_equal(origin_open(scratch_path("o"), f->stats, &f->origin, msg, sizeof(msg)), 0);
-	assert_int_equal(store_open(f->dir_fd, scratch_path("c"), &f->store, &was_clean, msg, sizeof(msg)), 0);
+	assert_int_equal(store_open(f->dir_fd, scratch_path("c"), "index", &f->store, &was_clean, msg, sizeof(msg)), 0);
 	assert_int_equal(ns_open(f->store, f->origin, &cfg, f->stats, &f->ns), 0);
 }
 

@@ -25,3 +25,15 @@ void one_submit(struct cache *c, struct one *o, const char *name, unsigned seed,
 	o->read.arg = o;
 	cache_read(c, &o->read);
 }
+
+int one_read(struct cache *c, const char *name, unsigned seed, uint64_t offset, size_t len)
+{
+	struct waiter w = WAITER_INIT;
+	struct one o;
+	int err;
+
+	one_submit(c, &o, name, seed, offset, len, &w);
+	err = waiter_wait(&w, 1);
+	assert_true(err || o.is_right);
+	return err;
+}

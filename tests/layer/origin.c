@@ -169,6 +169,37 @@ static void faults_come_when_told(void **state)
 	free(buf);
 }
 
+/* Sizes that are not true: what is not there is never made up, and what is there is right. */
+static void lies_are_found_out(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *buf = calloc(1, 400000);
+	struct waiter w = WAITER_INIT;
+	struct origin_listing l;
+	struct origin_attr a;
+	struct origin_read r = { .path = "a/one", .buf = buf, .len = 200000, .done = done, .arg = &w };
+
+	open_spec(f, "fault:lie_more=1000:");
+	assert_int_equal(f->origin->ops->stat(f->origin, "a/one", &a), 0);
+	assert_int_equal(a.version.size, 301000);
+	r.expect = a.version;
+	f->origin->ops->read(f->origin, &r);
+	assert_int_equal(waiter_wait(&w, 1), 0);
+	assert_true(content_is(buf, 1, 0, 200000));
+	assert_int_equal(read_all(f->origin, "a/one", &a.version, buf), -ESTALE);
+	assert_int_equal(f->origin->ops->list(f->origin, "a", &l), 0);
+	for (size_t i = 0; i < l.count; i++)
+		assert_true(strcmp(l.entry[i].name, "one") || l.entry[i].attr.version.size == 301000);
+	origin_listing_free(&l);
+	origin_close(f->origin);
+	open_spec(f, "fault:lie_less=1000:");
+	assert_int_equal(f->origin->ops->stat(f->origin, "a/one", &a), 0);
+	assert_int_equal(a.version.size, 299000);
+	assert_int_equal(read_all(f->origin, "a/one", &a.version, buf), 0);
+	assert_true(content_is(buf, 1, 0, 299000));
+	free(buf);
+}
+
 /* Only what is picked is late: a request sent behind it on the same link is answered first. */
 static void a_slow_answer_holds_up_no_other(void **state)
 {
@@ -307,6 +338,7 @@ int main(void)
 		CASE(nothing_escapes),
 		CASE(another_version_is_stale),
 		CASE(faults_come_when_told),
+		CASE(lies_are_found_out),
 		CASE(a_slow_answer_holds_up_no_other),
 		CASE(progress_only_tells_what_is_there),
 		CASE(closing_ends_what_hangs),

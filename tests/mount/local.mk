@@ -3,8 +3,10 @@ MOUNT_TESTS = \
 	tests/mount/basic.sh \
 	tests/mount/change.sh \
 	tests/mount/crowd.sh \
+	tests/mount/dirs.sh \
 	tests/mount/epoch.sh \
 	tests/mount/faults.sh \
+	tests/mount/index.sh \
 	tests/mount/jobs.sh \
 	tests/mount/large.sh \
 	tests/mount/limits.sh \

@@ -19,7 +19,7 @@ static int set_up(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	*state = f;
-	return !f || stats_new(&f->stats) || health_new(f->stats, &f->health);
+	return !f || stats_new(&f->stats) || health_new(&health_of_origin, f->stats, &f->health);
 }
 
 static int tear_down(void **state)
