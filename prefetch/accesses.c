@@ -184,6 +184,8 @@ static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64
 		p->consumed_count++;
 		consumed(p, u, index, bytes);
 		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
+		if (!s->records)
+			neighbours_saw(&s->neighbours, u->base + index, o->pid);
 		note_place(p, u, index, o);
 		accesses_ask(p, s, o->time_ns);
 	}
@@ -201,6 +203,68 @@ static void extents_consumed(struct prefetch *p, uint64_t ino, uint32_t from, ui
 {
 	if (from < to && advice_class(p, extent_key(ino, from)) == CACHE_CONSUMED)
 		cache_consumed(p->cache, ino, from, to);
+}
+
+/* An item of a sampled set was read through. Lock held. */
+static void sample_set_consumed(struct prefetch *p, struct unit *u, uint32_t index, uint64_t bytes, uint64_t now_ns)
+{
+	struct set *s = u->set;
+
+	set_consume(s, u, index, now_ns);
+	sampled_consumed(u, index);
+	p->consumed_count++;
+	consumed(p, u, index, bytes);
+	extents_consumed(p, u->first + index, 0, extents_of(bytes));
+	turn_if_over(p, s, now_ns);
+}
+
+/* A file that is begun where the cache has no room: only what is asked for is worth fetching. Lock held. */
+static void sample_begun(struct prefetch *p, struct unit *u, uint32_t index, const struct observation *o)
+{
+	struct set *s = u->set;
+
+	cache_set_records(p->cache, u->first + index, true);
+	follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
+	note_place(p, u, index, o);
+	accesses_ask(p, s, o->time_ns);
+}
+
+/* The set turned out to be one of samples: what is begun is read as such. Lock held. */
+static void samples_begin(struct prefetch *p, const struct set *s)
+{
+	for (uint32_t i = 0; i < s->sampled.begun_count; i++) {
+		uint32_t k;
+		const struct unit *u = set_item(s, s->sampled.begun[i], &k);
+
+		cache_set_records(p->cache, u->first + k, true);
+	}
+	log_info("the %llu files of a set are opened once for each of their samples", (unsigned long long)(s->items - s->unfit));
+}
+
+/* A large file was opened. Returns whether that is all there is to it. Lock held. */
+static bool on_sample(struct prefetch *p, struct unit *u, uint32_t index, uint64_t size, const struct observation *o)
+{
+	struct set *s = u->set;
+	bool was_on = s->sampled.is_on;
+	enum sampled_event event = sampled_open(s, u, index, o->len);
+
+	if (event == SAMPLED_WHOLE)
+		return false;
+	if (!was_on)
+		samples_begin(p, s);
+	s->opens++;
+	s->last_ns = o->time_ns;
+	s->is_over = false;
+	if (event == SAMPLED_REREAD && u->item[index] & ITEM_CONSUMED && sampled_may_turn(s) &&
+	    set_consume(s, u, index, o->time_ns) == SET_TURNED) {
+		turn(p, s, o->time_ns);
+		event = sampled_open(s, u, index, o->len);
+	}
+	if (event == SAMPLED_BEGUN)
+		sample_begun(p, u, index, o);
+	if (!(u->item[index] & ITEM_CONSUMED) && sampled_is_read(s, u, index, size))
+		sample_set_consumed(p, u, index, size, o->time_ns);
+	return true;
 }
 
 static void on_open(struct prefetch *p, const struct observation *o)
@@ -221,7 +285,8 @@ static void on_open(struct prefetch *p, const struct observation *o)
 		ahead_opened(&p->ahead, u, index, attr.version.size, o->time_ns);
 		u = of_job(u, &index, leader);
 	}
-	if (!u || u->item[index] & ITEM_UNFIT || is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
+	if (!u || u->item[index] & ITEM_UNFIT || (attr.version.size > EXTENT_BYTES && on_sample(p, u, index, attr.version.size, o)) ||
+	    is_same_access(p, o, u->item[index] & ITEM_CONSUMED)) {
 		lock_release(&p->lock);
 		return;
 	}
@@ -308,6 +373,25 @@ static bool on_record(struct prefetch *p, const struct observation *o, uint64_t 
 	return r->is_random;
 }
 
+/* The same of a file that may be one of samples. Returns whether it is. Lock held. */
+static bool on_sample_read(struct prefetch *p, const struct observation *o, uint64_t size)
+{
+	uint32_t index;
+	struct unit *u = sets_unit(&p->sets, o->ino, &index);
+	bool was_on;
+
+	u = u ? of_job(u, &index, jobs_leader(&p->leaders, o->pid, o->time_ns)) : NULL;
+	if (!u || p->cfg.mode != PREFETCH_AUTO)
+		return false;
+	was_on = u->set->sampled.is_on;
+	sampled_read(u->set, u, index, size, o);
+	if (u->set->sampled.is_on && !was_on)
+		samples_begin(p, u->set);
+	if (u->set->sampled.is_on && !(u->item[index] & (ITEM_CONSUMED | ITEM_UNFIT)) && sampled_is_read(u->set, u, index, size))
+		sample_set_consumed(p, u, index, size, o->time_ns);
+	return u->set->sampled.is_on;
+}
+
 static void on_read(struct prefetch *p, const struct observation *o)
 {
 	struct ns_attr attr;
@@ -319,7 +403,7 @@ static void on_read(struct prefetch *p, const struct observation *o)
 	if (ns_getattr(p->ns, o->ino, NS_NOCHECK | NS_NOWAIT, &attr) || attr.version.size <= EXTENT_BYTES)
 		return;
 	lock_acquire(&p->lock);
-	if (!on_record(p, o, attr.version.size)) {
+	if (!on_sample_read(p, o, attr.version.size) && !on_record(p, o, attr.version.size)) {
 		uint32_t before = streams_at(&p->streams, o->ino, o->time_ns), behind;
 
 		used = streams_read(&p->streams, o, attr.version.size);

@@ -37,6 +37,8 @@ enum cache_class advice_class(struct prefetch *p, uint64_t key)
 		return class;
 	if (!is_any || !is_consumed)
 		return CACHE_OTHER;
+	if (u->set->sampled.is_on)
+		return CACHE_CONSUMED;
 	/* opened, but not all of it was read */
 	return extent_key_no(key) >= streams_at(&p->streams, ino, now) ? CACHE_BEING_READ : CACHE_CONSUMED;
 }
@@ -66,10 +68,10 @@ static void item_lost(struct prefetch *p, struct unit *u, uint32_t index, bool w
 	if (unit_is_pushed(u, index))
 		return;   /* its reader finds it all the same */
 	u->is_exhausted = false;
-	if (o && !(u->item[index] & ITEM_CONSUMED)) {
-		o->cursor = o->front;
-		u->set->order_extent = 0;
-	}
+	neighbours_again(&u->set->neighbours);
+	sampled_again(u->set);
+	if (o && !(u->item[index] & ITEM_CONSUMED))
+		set_order_back(u->set, o->front);
 	if ((!was_unread && !u->set->records) || (u->item[index] & (ITEM_STAGED | ITEM_IN_FLIGHT | ITEM_CONSUMED)) != ITEM_STAGED)
 		return;
 	u->item[index] &= (uint8_t)~ITEM_STAGED;

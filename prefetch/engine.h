@@ -43,6 +43,9 @@ struct recent {
 	uint32_t pid;
 };
 
+/* Whom the thread is to be woken for: nobody, what cannot wait, all. */
+enum rest { AWAKE, NAPPING, ASLEEP };
+
 /* One want in flight. */
 struct fetch {
 	struct cache_want want;
@@ -63,7 +66,8 @@ struct prefetch {
 	struct cache_advisor advisor;
 	pthread_t thread;
 	int wake_fd;
-	_Atomic bool is_asleep, is_stopping;
+	_Atomic int rest;                   /* enum rest of its thread */
+	_Atomic bool is_stopping;
 	struct observe_queue queue;
 
 	struct lock lock;
@@ -85,7 +89,7 @@ struct prefetch {
 	bool is_short_of_memory;
 	bool has_places;                    /* readers were seen at more than the first */
 	uint64_t consumed_count;            /* items: each makes room; from 1 on */
-	uint64_t wake_ns;                   /* of the token bucket, 0 for none */
+	uint64_t wake_ns;                   /* of the token bucket, or of an origin that is down; 0 for none */
 	uint64_t first_ns, read_bytes;
 	size_t served_pos;                  /* in the table of sets: who was served last */
 	/* the thread's own */

@@ -19,6 +19,12 @@ static bool is_stream(const struct family *f)
 	return f->kind == FAMILY_STREAM || f->kind == FAMILY_STREAM_IN_PLACE;
 }
 
+/* A bool from disk may be neither. */
+static bool is_bool(const bool *b)
+{
+	return *(const unsigned char *)b <= 1;
+}
+
 bool family_is_sane(const struct family *f)
 {
 	bool is_bounded = f->kind == FAMILY_CUMULATIVE || f->kind == FAMILY_STREAMING ?
@@ -26,7 +32,8 @@ bool family_is_sane(const struct family *f)
 		is_stream(f) ? f->word < EPOCHS_MAX : f->word <= WORD_MAX;
 
 	return f->kind > FAMILY_NONE && f->kind < FAMILY_KINDS && f->shuffle.kind < SHUFFLE_KINDS && f->stride &&
-	       f->stride <= ORDER_STRIDE_MAX && f->start < f->stride && f->map < MAPS && f->shuffle.skip <= SKIP_MAX && is_bounded;
+	       f->stride <= ORDER_STRIDE_MAX && f->start < f->stride && f->map < MAPS && f->shuffle.skip <= SKIP_MAX && is_bounded &&
+	       is_bool(&f->is_split) && is_bool(&f->is_told);
 }
 
 void family_describe(const struct family *f, char text[FAMILY_TEXT])
@@ -216,6 +223,8 @@ bool family_next(const struct family *f, uint32_t steps, uint32_t n, unsigned wh
 			ret->word += (uint64_t)(ret->distance = distances[which - !!f->distance]) * steps;
 		else
 			return false;
+		if (ret->word > WORD_MAX)
+			return false;   /* what was read from disk may say any distance */
 		ret->shuffle.seed = family_default_word(ret->main_seed, ret->word);
 		return true;
 	case FAMILY_GENERATOR:
@@ -223,7 +232,7 @@ bool family_next(const struct family *f, uint32_t steps, uint32_t n, unsigned wh
 		if (which >= sizeof(skips) / sizeof(skips[0]))
 			return false;
 		ret->shuffle.skip += skips[which] * steps;
-		return true;
+		return ret->shuffle.skip <= SKIP_MAX;
 	default:
 		return false;
 	}

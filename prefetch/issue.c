@@ -8,7 +8,7 @@
 #include "prefetch/whereto.h"
 
 #define ACTIVE_NS NSEC_PER_SEC              /* a set read so lately is being read */
-
+#define DOWN_NS NSEC_PER_SEC                /* how often it is looked whether an origin that was down is back */
 
 static void item_fetched(struct prefetch *p, struct fetch *f, int err, uint64_t bytes)
 {
@@ -23,10 +23,10 @@ static void item_fetched(struct prefetch *p, struct fetch *f, int err, uint64_t 
 		f->unit->is_exhausted = false;
 		if (err == -ENOSPC)
 			s->blocked_at = p->consumed_count;
-		if (s->follow.order && f->at <= s->follow.order->cursor) {
-			s->follow.order->cursor = f->at;
-			s->order_extent = 0;
-		}
+		if (s->follow.order && f->at <= s->follow.order->cursor)
+			set_order_back(s, f->at);
+		neighbours_again(&s->neighbours);
+		sampled_again(s);
 	} else if (err) {
 		if (!(*item & (ITEM_UNFIT | ITEM_CONSUMED)) && err != -EIO)
 			s->unfit++, *item |= ITEM_UNFIT;
@@ -110,6 +110,10 @@ static bool may_issue(struct prefetch *p, const struct cache_flow *flow, uint64_
 {
 	unsigned in_flight = p->in_flight + flow->demand_in_flight;
 
+	if (flow->origin_is_down) {
+		p->wake_ns = clock_ns() + DOWN_NS;
+		return false;
+	}
 	return !p->is_short_of_memory &&
 	       governor_admits(&p->governor, clock_ns(), in_flight, bytes, &p->wake_ns);
 }
@@ -135,36 +139,47 @@ static void stage(struct prefetch *p, struct set *s, struct unit *u, uint32_t k,
 	account_issue(p, f, bytes);
 }
 
+/*
+ * Extent *@extent of item @k, and the next one into *@extent, 0 when that was the last. Lock held.
+ * Returns 1 with the fetch, 0 for an item that is unfit, -1 when no more may be asked for.
+ */
+static int prepare_item(struct prefetch *p, struct unit *u, uint32_t k, uint32_t *extent, enum predictor_id by,
+			const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
+{
+	struct ns_attr attr;
+	uint64_t bytes;
+
+	if (ns_getattr(p->ns, u->first + k, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) || !attr.version.size) {
+		u->item[k] = (uint8_t)((u->item[k] & ~ITEM_IN_FLIGHT) | ITEM_UNFIT);
+		u->set->unfit++;
+		*extent = 0;
+		return 0;
+	}
+	bytes = extent_bytes(attr.version.size, *extent);
+	if (!may_issue(p, flow, bytes))
+		return -1;
+	*ret_key = extent_key(attr.ino, *extent);
+	f->is_last_extent = *extent + 1 >= extents_of(attr.version.size);
+	*extent = f->is_last_extent ? 0 : *extent + 1;
+	stage(p, u->set, u, k, by, bytes, f);
+	return 1;
+}
+
 /* Prepare the fetch of the next unread item (or its next extent). Lock held. Returns false when there is none. */
 static bool prepare_unread(struct prefetch *p, struct set *s, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
 {
-	struct ns_attr attr;
 	struct unit *u;
 	uint32_t k;
+	int rc = 0;
 
-	while ((u = set_next_missing(s, &k))) {
-		uint64_t bytes;
-
-		if (ns_getattr(p->ns, u->first + k, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) ||
-		    !attr.version.size) {
-			u->item[k] |= ITEM_UNFIT;
-			s->unfit++;
-			continue;
-		}
-		bytes = extent_bytes(attr.version.size, u->extent);
-		if (!may_issue(p, flow, bytes))
-			return false;
-		*ret_key = extent_key(attr.ino, u->extent);
-		f->is_last_extent = ++u->extent >= extents_of(attr.version.size);
-		if (f->is_last_extent) {
-			u->extent = 0;
+	while (!rc && (u = set_next_missing(s, &k))) {
+		rc = prepare_item(p, u, k, &u->extent, PREDICTOR_UNREAD, flow, f, ret_key);
+		if (rc > 0 && f->is_last_extent) {
 			u->cursor = k + 1 < u->count ? k + 1 : 0;
 			s->next_unit++;
 		}
-		stage(p, s, u, k, PREDICTOR_UNREAD, bytes, f);
-		return true;
 	}
-	return false;
+	return rc > 0;
 }
 
 /*
@@ -226,52 +241,113 @@ static bool is_to_be_fetched(const struct set *s, uint8_t flags)
 	return item_is_missing(flags) && !(s->records && flags & ITEM_STAGED);
 }
 
+static int prepare_ordered_item(struct prefetch *p, struct set *s, struct order *o, struct unit *u, uint32_t k, const struct cache_flow *flow,
+				struct fetch *f, uint64_t *ret_key)
+{
+	int rc = prepare_item(p, u, k, &s->order_extent, o->by, flow, f, ret_key);
+
+	if (rc > 0) {
+		f->at = o->cursor;
+		o->cursor += f->is_last_extent;
+	}
+	return rc;
+}
+
 /* The same in the order that is followed. */
 static bool prepare_ordered(struct prefetch *p, struct set *s, struct order *o, const struct cache_flow *flow,
 			    struct fetch *f, uint64_t *ret_key)
 {
-	while ((o->cursor = order_next(o, o->cursor)) < o->count) {
-		struct ns_attr attr;
-		uint64_t bytes;
+	int rc = 0;
+
+	while (!rc && (o->cursor = order_next(o, o->cursor)) < o->count) {
 		uint32_t k;
 		struct unit *u = set_item(s, o->item[o->cursor], &k);
 
-		if (!u || (!s->order_extent && (!is_to_be_fetched(s, u->item[k]) || unit_is_pushed(u, k)))) {
+		if (!u || (!s->order_extent && (!is_to_be_fetched(s, u->item[k]) || unit_is_pushed(u, k))))
 			o->cursor++;
-			continue;
-		}
-		if (s->records) {
-			int rc = prepare_record(p, s, o, k, flow, f, ret_key);
-
-			if (rc)
-				return rc > 0;
-			continue;
-		}
-		if (ns_getattr(p->ns, u->first + k, NS_NOCHECK | NS_NOWAIT, &attr) || !S_ISREG(attr.mode) || !attr.version.size) {
-			u->item[k] |= ITEM_UNFIT;
-			s->unfit++;
-			continue;
-		}
-		bytes = extent_bytes(attr.version.size, s->order_extent);
-		if (!may_issue(p, flow, bytes))
-			return false;
-		*ret_key = extent_key(attr.ino, s->order_extent);
-		f->is_last_extent = ++s->order_extent >= extents_of(attr.version.size);
-		stage(p, s, u, k, o->by, bytes, f);
-		f->at = o->cursor;
-		if (f->is_last_extent) {
-			s->order_extent = 0;
-			o->cursor++;
-		}
-		return true;
+		else if (s->records)
+			rc = prepare_record(p, s, o, k, flow, f, ret_key);
+		else
+			rc = prepare_ordered_item(p, s, o, u, k, flow, f, ret_key);
 	}
-	return false;
+	return rc > 0;
+}
+
+/* What was begun for a reader who goes by the listing, if it is still worth it. Lock held. */
+static struct unit *neighbour_begun(struct set *s, uint32_t *ret_index)
+{
+	struct unit *u = s->neighbour_extent ? set_item(s, s->neighbour, ret_index) : NULL;
+
+	if (u && u->item[*ret_index] & ITEM_IN_FLIGHT && !(u->item[*ret_index] & ITEM_CONSUMED))
+		return u;
+	/* its reader is there and asks for the rest himself, or an extent of it was refused */
+	if (u)
+		u->item[*ret_index] &= (uint8_t)~ITEM_IN_FLIGHT;
+	s->neighbour_extent = 0;
+	return NULL;
+}
+
+/* The item that such a reader will begin soon. Lock held. */
+static struct unit *neighbour(struct set *s, uint32_t *ret_index, struct neighbour_reader **ret_reader)
+{
+	struct unit *u = neighbour_begun(s, ret_index);
+
+	*ret_reader = NULL;
+	while (!u && (*ret_reader = neighbours_next(&s->neighbours, (uint32_t)s->items, &s->neighbour))) {
+		u = set_item(s, s->neighbour, ret_index);
+		if (u && item_is_missing(u->item[*ret_index]) && !unit_is_pushed(u, *ret_index))
+			break;
+		u = NULL;
+		neighbours_take(&s->neighbours, *ret_reader);
+	}
+	return u;
+}
+
+/* The next extent of what a reader who goes by the listing will need. Lock held. */
+static bool prepare_neighbour(struct prefetch *p, struct set *s, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
+{
+	struct neighbour_reader *reader;
+	struct unit *u;
+	uint32_t k;
+	int rc = 0;
+
+	while (!rc && (u = neighbour(s, &k, &reader))) {
+		rc = prepare_item(p, u, k, &s->neighbour_extent, PREDICTOR_NEIGHBOUR, flow, f, ret_key);
+		if (rc >= 0 && reader)
+			neighbours_take(&s->neighbours, reader);
+	}
+	return rc > 0;
+}
+
+/* The rest of files that readers take samples of by now, the first begun first. Lock held. */
+static bool prepare_begun(struct prefetch *p, struct set *s, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
+{
+	struct sampled *m = &s->sampled;
+	int rc = 0;
+
+	while (!rc && m->cursor < m->begun_count) {
+		uint32_t k;
+		struct unit *u = set_item(s, m->begun[m->cursor], &k);
+
+		if (!(u->item[k] & ITEM_IN_FLIGHT))
+			m->extent = 0;   /* or an extent of it was refused */
+		if (m->extent && u->item[k] & ITEM_CONSUMED) {
+			u->item[k] &= (uint8_t)~ITEM_IN_FLIGHT;
+			m->extent = 0;
+		}
+		if (m->extent || item_is_missing(u->item[k]))
+			rc = prepare_item(p, u, k, &m->extent, PREDICTOR_UNREAD, flow, f, ret_key);
+		m->cursor += rc >= 0 && !m->extent;
+	}
+	return rc > 0;
 }
 
 static bool prepare_from_set(struct prefetch *p, struct set *s, const struct cache_flow *flow, struct fetch *f, uint64_t *ret_key)
 {
 	struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
 
+	if (s->sampled.is_on && prepare_begun(p, s, flow, f, ret_key))
+		return true;
 	if (o && prepare_ordered(p, s, o, flow, f, ret_key))
 		return true;
 	if (s->records)
@@ -279,6 +355,8 @@ static bool prepare_from_set(struct prefetch *p, struct set *s, const struct cac
 	/* of other ranks' items, those that are not ours are not wanted */
 	if (o && (o->cursor < o->count || o->stride > 1))
 		return false;
+	if (prepare_neighbour(p, s, flow, f, ret_key))
+		return true;
 	return s->staged < set_confidence(s) && prepare_unread(p, s, flow, f, ret_key);
 }
 
@@ -306,7 +384,7 @@ static bool prepare_from_streams(struct prefetch *p, const struct cache_flow *fl
 {
 	uint64_t size;
 
-	if (p->in_flight + flow->demand_in_flight >= STREAM_WINDOW_MAX * 2 || p->is_short_of_memory)
+	if (p->in_flight + flow->demand_in_flight >= STREAM_WINDOW_MAX * 2 || p->is_short_of_memory || flow->origin_is_down)
 		return false;
 	if (!streams_next(&p->streams, ret_key, &size))
 		return false;

@@ -14,6 +14,7 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/lists.c prefetch/lists.h \
 	prefetch/manifest.c prefetch/manifest.h \
 	prefetch/maps.c prefetch/maps.h \
+	prefetch/neighbour.c prefetch/neighbour.h \
 	prefetch/observe.c prefetch/observe.h \
 	prefetch/order.c prefetch/order.h \
 	prefetch/plan.c prefetch/plan.h \
@@ -23,6 +24,7 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/recognise.c prefetch/recognise.h \
 	prefetch/records.c prefetch/records.h \
 	prefetch/resume.c prefetch/resume.h \
+	prefetch/sampled.c prefetch/sampled.h \
 	prefetch/search.c prefetch/search.h \
 	prefetch/set.c prefetch/set.h \
 	prefetch/sets.c prefetch/sets.h \

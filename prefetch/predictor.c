@@ -8,7 +8,7 @@ const struct predictor_desc predictor_table[PREDICTOR_COUNT] = {
 	ROW(PLAN, "plan"),
 	ROW(REPLAY, "replay"),
 	ROW(SAMPLER, "sampler"),
-	ROW(UNREAD, "unread"),
 	ROW(NEIGHBOUR, "neighbour"),
+	ROW(UNREAD, "unread"),
 	ROW(READAHEAD, "readahead"),
 };

@@ -32,6 +32,9 @@ enum { RANK_PREFETCH = 10 };
 #define REMEMBER_NS (5 * NSEC_PER_SEC)      /* after a crash so much of an epoch is fetched once more at worst */
 #define CHECK_JOBS_NS NSEC_PER_SEC
 
+/* While accesses come, they are collected for so long: to be woken for each would cost their readers more than the access did. */
+enum { NAP_MS = 1 };
+
 static void wake(struct prefetch *p)
 {
 	uint64_t one = 1;
@@ -42,7 +45,7 @@ static void wake(struct prefetch *p)
 
 void prefetch_wake(struct prefetch *p)
 {
-	if (atomic_exchange(&p->is_asleep, false))
+	if (atomic_exchange(&p->rest, AWAKE) != AWAKE)
 		wake(p);
 }
 
@@ -57,7 +60,9 @@ void prefetch_observe(struct prefetch *p, const struct observation *o)
 		stats_inc(p->stats, STAT_PREFETCH_DROPPED_OBSERVATIONS);
 		return;
 	}
-	prefetch_wake(p);
+	/* a reader that waited wants more ahead of it now */
+	if (o->stalled || atomic_load(&p->rest) == ASLEEP)
+		prefetch_wake(p);
 }
 
 /* What reading user.hopper.plan says. Lock not held. */
@@ -145,6 +150,18 @@ void prefetch_pushed(struct prefetch *p, uint64_t ino, int err)
 		prefetch_wake(p);
 }
 
+static void nap(struct prefetch *p)
+{
+	struct pollfd pfd = { .fd = p->wake_fd, .events = POLLIN };
+	int rest = ASLEEP;
+	uint64_t count;
+
+	atomic_compare_exchange_strong(&p->rest, &rest, NAPPING);
+	poll(&pfd, 1, NAP_MS);
+	if (pfd.revents && read(p->wake_fd, &count, sizeof(count)) < 0)
+		return;
+}
+
 static void sleep_until_woken(struct prefetch *p)
 {
 	struct pollfd pfd = { .fd = p->wake_fd, .events = POLLIN };
@@ -177,14 +194,15 @@ static void check_jobs(struct prefetch *p)
 static void *prefetch_thread(void *arg)
 {
 	struct prefetch *p = arg;
+	enum rest next = ASLEEP;
 	struct observation o;
 
 	pthread_setname_np(pthread_self(), "prefetch");
 	while (!atomic_load(&p->is_stopping)) {
 		bool had = false;
 
-		/* announce sleep first: what comes after this line wakes us */
-		atomic_store(&p->is_asleep, true);
+		/* announce it first: what comes after this line wakes us */
+		atomic_store(&p->rest, next);
 		while (observe_pop(&p->queue, &o)) {
 			accesses_take(p, &o);
 			had = true;
@@ -198,8 +216,10 @@ static void *prefetch_thread(void *arg)
 		if (had && clock_ns() - p->checked_ns > CHECK_JOBS_NS)
 			check_jobs(p);
 		if (had)
-			continue;
-		sleep_until_woken(p);
+			nap(p);
+		else if (next == ASLEEP)
+			sleep_until_woken(p);
+		next = had ? NAPPING : ASLEEP;
 	}
 	return NULL;
 }

@@ -44,7 +44,7 @@ struct observation {
 	uint64_t ino;
 	uint64_t offset;              /* reads: bytes */
 	uint64_t time_ns;             /* clock_ns() */
-	uint32_t len;                 /* reads: bytes asked for */
+	uint32_t len;                 /* reads: bytes asked for; opens: 1 if the kernel reads the file by itself */
 	uint32_t pid;                 /* of the reader; 0 if unknown */
 	uint16_t cpu;                 /* UINT16_MAX if unknown */
 	uint8_t kind;                 /* enum observation_kind */

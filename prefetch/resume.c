@@ -78,7 +78,7 @@ bool resume_load(struct set *s, void *data, size_t len, int64_t wall_s)
 	if (len >= sizeof(head))
 		memcpy(&head, data, sizeof(head));
 	/* a clock that was set back is as good as one that stood still */
-	if (len < sizeof(head) || memcmp(head.magic, MAGIC, sizeof(head.magic)) || wall_s - head.wall_s > RESUME_SECONDS ||
+	if (len < sizeof(head) || memcmp(head.magic, MAGIC, sizeof(head.magic)) || head.wall_s < wall_s - RESUME_SECONDS ||
 	    !head.consumed) {
 		free(data);
 		return false;

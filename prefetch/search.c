@@ -105,15 +105,15 @@ struct filter {
 
 #define TEMPER(y) ((y) ^= (y) >> 11, (y) ^= (y) << 7 & 0x9d2c5680u, (y) ^= (y) << 15 & 0xefc60000u, (y) ^= (y) >> 18)
 
-/* Marks in @ret_hit the seeds first .. first + LANES - 1 whose first two words fit @f. */
+/* Marks in @ret_hit those of LANES seeds whose first two words fit @f. */
 VECTORISED
-static void filter_lanes(uint32_t first, const struct filter *f, uint8_t *restrict ret_hit)
+static void filter_lanes(const uint32_t *restrict seed, const struct filter *f, uint8_t *restrict ret_hit)
 {
 	uint32_t x[LANES], s1[LANES], s2[LANES], s397[LANES];
 	const struct divisor a = f->d[0], b = f->d[1];
 
 	for (uint32_t l = 0; l < LANES; l++)
-		x[l] = first + l;
+		x[l] = seed[l];
 	for (uint32_t l = 0; l < LANES; l++)
 		s1[l] = x[l] = 1812433253u * (x[l] ^ x[l] >> 30) + 1;
 	for (uint32_t l = 0; l < LANES; l++)
@@ -127,7 +127,7 @@ static void filter_lanes(uint32_t first, const struct filter *f, uint8_t *restri
 		x[l] = 1812433253u * (x[l] ^ x[l] >> 30) + STEPS + 1;
 	}
 	for (uint32_t l = 0; l < LANES; l++) {
-		uint32_t y = ((first + l) & 0x80000000u) | (s1[l] & 0x7fffffffu), z = (s1[l] & 0x80000000u) | (s2[l] & 0x7fffffffu);
+		uint32_t y = (seed[l] & 0x80000000u) | (s1[l] & 0x7fffffffu), z = (s1[l] & 0x80000000u) | (s2[l] & 0x7fffffffu);
 		uint32_t u = s397[l] ^ y >> 1 ^ (-(y & 1) & 0x9908b0dfu), v = x[l] ^ z >> 1 ^ (-(z & 1) & 0x9908b0dfu), q, r;
 
 		TEMPER(u);
@@ -140,26 +140,70 @@ static void filter_lanes(uint32_t first, const struct filter *f, uint8_t *restri
 	}
 }
 
-bool search_torch(const struct head *h, uint64_t first, uint64_t count, const _Atomic bool *cancel, uint32_t *ret_seed)
+/* Words 3, 5, 7 ... below @words, at most SEARCH_WORDS_MAX, of seeds first .. first + LANES - 1; of word w in @ret_word[w]. */
+VECTORISED
+static void word_lanes(uint32_t first, uint32_t words, uint32_t (*restrict ret_word)[LANES])
+{
+	uint32_t x[LANES], low[SEARCH_WORDS_MAX + 1][LANES];
+
+	for (uint32_t l = 0; l < LANES; l++)
+		x[l] = first + l;
+	for (uint32_t j = 1; j < words + STEPS; j++) {
+		for (uint32_t l = 0; l < LANES; l++)
+			x[l] = 1812433253u * (x[l] ^ x[l] >> 30) + j;
+		if (j <= words)
+			memcpy(low[j], x, sizeof(x));
+		if (j < STEPS + 3 || !((j - STEPS) & 1))
+			continue;
+		for (uint32_t l = 0; l < LANES; l++) {
+			uint32_t w = j - STEPS, y = (low[w][l] & 0x80000000u) | (low[w + 1][l] & 0x7fffffffu);
+			uint32_t u = x[l] ^ y >> 1 ^ (-(y & 1) & 0x9908b0dfu);
+
+			TEMPER(u);
+			ret_word[w][l] = u;
+		}
+	}
+}
+
+static bool any_of(const uint8_t hit[LANES])
+{
+	uint64_t any = 0, word;
+
+	for (unsigned l = 0; l < LANES; l += 8) {
+		memcpy(&word, hit + l, 8);
+		any |= word;
+	}
+	return any;
+}
+
+static bool filter_of(const struct head *h, struct filter *ret)
 {
 	uint32_t z[SEARCH_HEAD_MAX];
-	uint8_t hit[LANES];
-	struct filter f;
 
 	if (h->count < 2 || h->n < 3 || draws_of(h, z) < h->count)
 		return false;
-	f.d[0] = divisor_of(h->n, z[0]);
-	f.d[1] = divisor_of(h->n - 1, z[1]);
+	ret->d[0] = divisor_of(h->n, z[0]);
+	ret->d[1] = divisor_of(h->n - 1, z[1]);
+	return true;
+}
+
+bool search_torch(const struct head *h, uint64_t first, uint64_t count, const _Atomic bool *cancel, uint32_t *ret_seed)
+{
+	uint32_t lane[LANES];
+	uint8_t hit[LANES];
+	struct filter f;
+
+	if (!filter_of(h, &f))
+		return false;
 	for (uint64_t seed = first; seed < first + count; seed += LANES) {
-		uint64_t any = 0, word;
+		bool any;
 
 		if (seed / LANES % 1024 == 0 && cancel && atomic_load_explicit(cancel, memory_order_relaxed))
 			return false;
-		filter_lanes((uint32_t)seed, &f, hit);
-		for (unsigned l = 0; l < LANES; l += 8) {
-			memcpy(&word, hit + l, 8);
-			any |= word;
-		}
+		for (uint32_t l = 0; l < LANES; l++)
+			lane[l] = (uint32_t)seed + l;
+		filter_lanes(lane, &f, hit);
+		any = any_of(hit);
 		for (unsigned l = 0; any && l < LANES && seed + l < first + count; l++) {
 			if (hit[l] && search_matches(h, (uint32_t)(seed + l), 0)) {
 				*ret_seed = (uint32_t)(seed + l);
@@ -234,33 +278,42 @@ bool search_small(const struct head *h, enum shuffle_kind kind, uint64_t first, 
 	return found;
 }
 
+/* The lowest of LANES seeds from @first on one of whose words matches, below *@ret_lane. */
+static void default_lanes(const struct head *h, const struct filter *f, uint32_t first, uint32_t words, uint32_t *ret_lane, uint64_t *ret_word)
+{
+	uint32_t word[SEARCH_WORDS_MAX][LANES];
+	uint8_t hit[LANES];
+
+	word_lanes(first, words, word);
+	for (uint32_t w = 3; w < words; w += 2) {
+		filter_lanes(word[w], f, hit);
+		for (uint32_t l = 0; any_of(hit) && l < *ret_lane; l++) {
+			if (!hit[l] || !search_matches(h, word[w][l], 0))
+				continue;
+			*ret_lane = l;
+			*ret_word = w;
+		}
+	}
+}
+
 bool search_default_generator(const struct head *h, uint32_t seeds, uint32_t words, const _Atomic bool *cancel,
 			      uint32_t *ret_main_seed, uint64_t *ret_word)
 {
-	uint32_t z[SEARCH_HEAD_MAX], f0;
-	struct mt19937 g, candidate;
+	struct filter f;
 
-	if (!h->count || draws_of(h, z) < h->count)
+	if (!filter_of(h, &f))
 		return false;
-	for (uint32_t s = 0; s < seeds; s++) {
+	if (words > SEARCH_WORDS_MAX)
+		words = SEARCH_WORDS_MAX;
+	for (uint32_t first = 0; first < seeds; first += LANES) {
+		uint32_t lane = seeds - first < LANES ? seeds - first : LANES, none = lane;
+
 		if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
 			return false;
-		mt19937_seed(&g, s);
-		mt19937_next(&g);
-		mt19937_next(&g);
-		mt19937_next(&g);
-		for (uint32_t w = 3; w < words; w += 2) {
-			uint32_t word = mt19937_next(&g);
-
-			mt19937_seed(&candidate, word);
-			f0 = mt19937_next(&candidate);
-			if (f0 % h->n == z[0] && search_matches(h, word, 0)) {
-				*ret_main_seed = s;
-				*ret_word = w;
-				return true;
-			}
-			mt19937_next(&g);
-		}
+		default_lanes(h, &f, first, words, &lane, ret_word);
+		*ret_main_seed = first + lane;
+		if (lane < none)
+			return true;
 	}
 	return false;
 }

@@ -18,7 +18,7 @@
 #include <stdint.h>
 #include "prefetch/shuffle.h"
 
-enum { SEARCH_HEAD_MAX = 12 };
+enum { SEARCH_HEAD_MAX = 12, SEARCH_WORDS_MAX = 16 };
 
 /* What is known of an order: its first entries, or every @stride-th from @start on. */
 struct head {
@@ -49,7 +49,7 @@ bool search_small(const struct head *h, enum shuffle_kind kind, uint64_t first, 
 
 /*
  * The default generator of torch.manual_seed(S) for S < @seeds: is one of its words 3, 5, 7 ... below
- * @words the seed of @h? *ret_word is its position.
+ * @words (at most SEARCH_WORDS_MAX) the seed of @h? The lowest S; *ret_word is its position.
  */
 bool search_default_generator(const struct head *h, uint32_t seeds, uint32_t words, const _Atomic bool *cancel,
 			      uint32_t *ret_main_seed, uint64_t *ret_word);

@@ -30,9 +30,10 @@ void set_unturn(struct set *s)
 
 int set_absorb(struct set *s, struct set *from)
 {
-	struct unit **bigger = realloc(s->unit, (s->unit_count + from->unit_count + 1) * sizeof(*bigger));
+	struct unit **bigger = s->items + from->items > UINT32_MAX ? NULL :
+		realloc(s->unit, (s->unit_count + from->unit_count + 1) * sizeof(*bigger));
 
-	if (!bigger || s->items + from->items > UINT32_MAX)
+	if (!bigger)
 		return -ENOMEM;
 	s->unit = bigger;
 	for (size_t i = 0; i < from->unit_count; i++) {
@@ -70,6 +71,7 @@ void unit_free(struct unit *u)
 	free(u->item);
 	free(u->place);
 	free(u->page);
+	sampled_free_unit(u);
 	free(u);
 }
 
@@ -79,6 +81,7 @@ void set_free(struct set *s)
 		unit_free(s->unit[i]);
 	follow_clear(&s->follow);
 	jobs_free(s);
+	sampled_free(s);
 	free(s->resumed);
 	free(s->record);
 	free(s->unit);
@@ -120,13 +123,15 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 
 	if (ns && s->consumed)
 		s->consumed_bytes_per_s = (double)(s->consumed * set_item_bytes(s)) * 1e9 / (double)ns;
+	sampled_turn(s);
 	for (size_t i = 0; i < s->unit_count; i++) {
 		struct unit *u = s->unit[i];
 
 		for (uint32_t k = 0; k < u->count; k++) {
 			if ((u->item[k] & (ITEM_STAGED | ITEM_CONSUMED | ITEM_IN_FLIGHT)) == ITEM_STAGED)
 				left[u->item[k] >> ITEM_BY_SHIFT]++;
-			u->item[k] &= (uint8_t)~(ITEM_CONSUMED | ITEM_STAGED);
+			/* what is on its way is joined when it is asked for again; what was given up half way would never come */
+			u->item[k] &= (uint8_t)~(ITEM_CONSUMED | ITEM_STAGED | ITEM_IN_FLIGHT);
 		}
 		u->is_exhausted = false;
 		u->cursor = u->extent = 0;
@@ -144,8 +149,21 @@ void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT])
 	free(s->resumed);
 	s->resumed = NULL;
 	s->trust_after = 0;
+	neighbours_turn(&s->neighbours);
 	whereto_turn(&s->whereto);
 	follow_turn(&s->follow);
+}
+
+void set_order_back(struct set *s, uint32_t at)
+{
+	struct order *o = s->follow.order;
+	uint32_t k;
+	struct unit *u = s->order_extent && o->cursor < o->count ? set_item(s, o->item[o->cursor], &k) : NULL;
+
+	if (u)
+		u->item[k] &= (uint8_t)~ITEM_IN_FLIGHT;   /* its last extent was not asked for */
+	s->order_extent = 0;
+	o->cursor = at;
 }
 
 struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index)
@@ -171,7 +189,8 @@ static uint64_t rereads_allowed(const struct set *s)
 {
 	if (s->trust_after)
 		return 0;
-	if (s->consumed * 10 < (s->items - s->unfit) * 9)
+	/* how much of a sampled item was read is an estimate */
+	if (s->sampled.is_on || s->consumed * 10 < (s->items - s->unfit) * 9)
 		return REREADS_MAX;
 	return s->records ? REREADS_RECORDS : 0;
 }
@@ -198,7 +217,7 @@ enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64
 
 bool set_is_partial(const struct set *s)
 {
-	return s->partial_items && s->consumed <= s->partial_items + s->partial_items / 10;
+	return s->partial_items && !s->sampled.is_on && s->consumed <= s->partial_items + s->partial_items / 10;
 }
 
 uint64_t set_confidence(const struct set *s)

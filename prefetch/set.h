@@ -19,6 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "prefetch/follow.h"
+#include "prefetch/neighbour.h"
+#include "prefetch/sampled.h"
 #include "prefetch/whereto.h"
 
 enum item_flag {
@@ -45,6 +47,7 @@ struct unit {
 	bool is_exhausted;         /* nothing unread was found missing since */
 	uint8_t *item;             /* flags; owned */
 	uint8_t *place;            /* where each was read last, as place + 1; owned; NULL where there is but one place */
+	struct progress *progress; /* of large files (sampled.h); owned, NULL while none was opened */
 	uint8_t *page;             /* what the page cache has (ahead.h); owned, NULL while nothing is known */
 	uint32_t push_cursor;      /* where the search for what to push goes on */
 	bool is_pushed_out;        /* nothing to push was found since */
@@ -69,6 +72,9 @@ struct set {
 	double consumed_bytes_per_s;  /* of the last epoch, had its readers not waited */
 	struct follow follow;      /* the order it is read in */
 	uint32_t order_extent;     /* next extent of the item at the order's cursor */
+	struct sampled sampled;    /* files that are opened once for each sample */
+	struct neighbours neighbours;   /* readers that go by the listing */
+	uint32_t neighbour, neighbour_extent;   /* item being fetched for one of them, and its next extent; 0 when none is */
 	char *record;              /* name of the profile to be made of the next whole epoch; owned, or NULL */
 	uint64_t pushed;           /* in the page cache and unread, or on the way there */
 	uint32_t push_at;          /* next position of the order to push */
@@ -111,6 +117,9 @@ enum set_event set_consume(struct set *s, struct unit *u, uint32_t index, uint64
 
 /* Begin the next epoch. Adds to @left the items that each predictor had fetched ahead and that were not read. */
 void set_turn(struct set *s, uint64_t now_ns, uint64_t left[PREDICTOR_COUNT]);
+
+/* What is fetched in order goes on from position @at, which is not behind the cursor. */
+void set_order_back(struct set *s, uint32_t at);
 
 /* The unit and index of item number @item; NULL if there is none. */
 struct unit *set_item(const struct set *s, uint32_t item, uint32_t *ret_index);

@@ -21,6 +21,7 @@ MOUNT_TESTS = \
 	tests/mount/resume.sh \
 	tests/mount/reuse.sh \
 	tests/mount/sets.sh \
+	tests/mount/shards.sh \
 	tests/mount/stats.sh \
 	tests/mount/tools.sh \
 	tests/mount/torch.sh \

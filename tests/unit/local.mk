@@ -7,10 +7,12 @@ UNIT_TESTS += \
 	tests/unit/health \
 	tests/unit/hedge \
 	tests/unit/manifest \
+	tests/unit/neighbour \
 	tests/unit/options \
 	tests/unit/parse \
 	tests/unit/prefetch \
 	tests/unit/records \
+	tests/unit/sampled \
 	tests/unit/search \
 	tests/unit/shuffle \
 	tests/unit/stats \
@@ -35,6 +37,8 @@ tests_unit_hedge_SOURCES = tests/unit/hedge.c
 tests_unit_hedge_LDADD = $(UNIT_LDADD)
 tests_unit_manifest_SOURCES = tests/unit/manifest.c
 tests_unit_manifest_LDADD = $(UNIT_LDADD)
+tests_unit_neighbour_SOURCES = tests/unit/neighbour.c
+tests_unit_neighbour_LDADD = $(UNIT_LDADD)
 tests_unit_options_SOURCES = tests/unit/options.c fs/options.c
 tests_unit_options_LDADD = $(UNIT_LDADD)
 tests_unit_parse_SOURCES = tests/unit/parse.c
@@ -49,6 +53,8 @@ tests_unit_threads_SOURCES = tests/unit/threads.c
 tests_unit_threads_LDADD = $(UNIT_LDADD)
 tests_unit_shuffle_SOURCES = tests/unit/shuffle.c
 tests_unit_shuffle_LDADD = $(UNIT_LDADD)
+tests_unit_sampled_SOURCES = tests/unit/sampled.c
+tests_unit_sampled_LDADD = $(UNIT_LDADD)
 tests_unit_search_SOURCES = tests/unit/search.c
 tests_unit_search_LDADD = $(UNIT_LDADD)
 tests_unit_topology_SOURCES = tests/unit/topology.c

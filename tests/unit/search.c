@@ -111,6 +111,23 @@ static void the_default_generator_is_found(void **state)
 	assert_true(search_default_generator(&h, 100, 8, NULL, &main_seed, &word));
 	assert_int_equal(main_seed, 42);
 	assert_int_equal(word, 3);
+	/* every word of every seed, on both sides of what is tried at once */
+	for (uint32_t s = 120; s < 140; s++) {
+		for (word = 3; word < SEARCH_WORDS_MAX; word += 2) {
+			struct mt19937 g;
+			uint32_t seed = 0;
+			uint64_t found = 0;
+
+			mt19937_seed(&g, s);
+			for (uint32_t i = 0; i <= word; i++)
+				seed = mt19937_next(&g);
+			h = head_of(SHUFFLE_TORCH, seed, 0, 3000, 0, 1, 5);
+			assert_true(search_default_generator(&h, s + 1, SEARCH_WORDS_MAX, NULL, &main_seed, &found));
+			assert_int_equal(main_seed, s);
+			assert_int_equal(found, word);
+			assert_false(search_default_generator(&h, s, SEARCH_WORDS_MAX, NULL, &main_seed, &found));
+		}
+	}
 	assert_true(search_stream(42, 429389014u, 100, NULL, &at));
 	assert_int_equal(at, 11);
 	assert_false(search_stream(42, 429389014u, 11, NULL, &at));

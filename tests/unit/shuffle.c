@@ -41,6 +41,8 @@ static const struct vector vectors[] = {
 	{ SHUFFLE_NUMPY_RNG, 0, 0, 10, { 4, 6, 2, 7, 3, 5, 9, 0 } },
 	{ SHUFFLE_NUMPY_RNG, 42, 0, 10, { 5, 6, 0, 7, 3, 2, 4, 9 } },
 	{ SHUFFLE_NUMPY_RNG, 42, 0, 16, { 6, 15, 11, 10, 9, 3, 0, 7 } },
+	/* Hugging Face datasets' shards with seed 42: epoch 0 above, epoch 1 */
+	{ SHUFFLE_NUMPY_RNG, 7138484576005690179ULL, 0, 16, { 15, 1, 13, 10, 14, 2, 8, 4 } },
 	{ SHUFFLE_NUMPY_RNG, 42, 0, 1281167, { 65762, 58882, 1166204, 285108, 1148797, 1082267, -1, -1 } },
 	{ SHUFFLE_NUMPY_RNG, 0, 0, 1281167, { 32637, 540547, -1, -1, -1, -1, -1, -1 } },
 	{ SHUFFLE_NUMPY_STATE, 0, 0, 10, { 2, 8, 4, 9, 1, 6, 7, 3 } },
@@ -105,6 +107,11 @@ static void the_head_is_the_heads(void **state)
 static void default_generator_gives_the_epochs_seeds(void **state)
 {
 	static const uint32_t of_0[] = { 3626093760u, 3638918503u, 1650906866u }, of_42[] = { 787846414u, 2563451924u, 429389014u };
+	static const struct { uint32_t seed, epoch[3], persistent; } others[] = {
+		{ 1, { 4005303368u, 4290846341u, 1703301249u }, 550290313u },
+		{ 1234, { 3512589365u, 3312965625u, 646980841u }, 2629000564u },
+		{ 3407, { 4276047549u, 1249547380u, 3375000972u }, 2320808310u },
+	};
 	struct mt19937 g;
 
 	(void)state;
@@ -121,6 +128,18 @@ static void default_generator_gives_the_epochs_seeds(void **state)
 
 		if (i % 4 == 3)
 			assert_int_equal(word, of_42[i / 4]);
+	}
+	/* other seeds, whose words 3, 7, 11 are epochs; with persistent workers 3, 5, 7 */
+	for (size_t s = 0; s < sizeof(others) / sizeof(others[0]); s++) {
+		mt19937_seed(&g, others[s].seed);
+		for (unsigned i = 0; i < 12; i++) {
+			uint32_t word = mt19937_next(&g);
+
+			if (i % 4 == 3)
+				assert_int_equal(word, others[s].epoch[i / 4]);
+			if (i == 5)
+				assert_int_equal(word, others[s].persistent);
+		}
 	}
 }
 
