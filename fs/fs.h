@@ -13,6 +13,7 @@
 #include <fuse_lowlevel.h>
 #include <stdint.h>
 #include "cache/cache.h"
+#include "fs/handover.h"
 #include "fs/handshake.h"
 #include "fs/options.h"
 #include "fs/passthrough.h"
@@ -34,17 +35,20 @@ struct fs {
 	struct waits *waits;          /* ... and those that wait for it */
 	struct passthrough *passthrough;
 	struct handshake handshake;
+	struct handover *handover;    /* for who comes after us, and from who was before; not owned */
 	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
 	enum transport transport;     /* asked for */
+	struct journal *journal;      /* of what /dev/fuse gave us; owned by session.c */
 	struct uring *uring;          /* owned by session.c; NULL: /dev/fuse alone; immutable once served */
 	_Atomic bool has_no_opens;    /* open=pagecache is in force: the kernel is told to send none */
 	bool may_do_without_opens;    /* INIT offered it */
 	struct watch *watch;          /* owned by pagecache.c, as is push; NULL but for open=pagecache */
 	struct push *push;            /* before has_no_opens is set NULL, then immutable */
 	const char *config_text;      /* not owned */
+	const char *mountpoint;       /* not owned */
 	uid_t owner;                  /* who mounted */
-	uint64_t started_ns;
+	pid_t keeper;                 /* 0: none */
 	struct hist stall_us;
 };
 
@@ -62,6 +66,8 @@ struct session;
 bool pagecache_choose(struct fs *fs, enum open_policy asked, bool is_prefetching);
 /* The mount is made and served, and nothing was opened yet. Falls back to the daemon's opens. From a thread that serves nothing. */
 void pagecache_start(struct fs *fs, struct session *session, const char *mountpoint);
+/* Taken over from a server that had it in force: before the first request, and pagecache_start() follows. 0 or negative errno. */
+int pagecache_resume(struct fs *fs, struct session *session);
 /* The prefetcher was stopped. */
 void pagecache_stop(struct fs *fs);
 /* A read came, which no open preceded. */
@@ -78,6 +84,7 @@ void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* session.c: serve @fd until it is unmounted or a signal asks to stop. Returns 0 or negative errno. */
 int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session);
+int session_take_over(struct session *s);  /* instead of the kernel's INIT, which an earlier process has answered; before session_start() */
 int session_start(struct session *s);
 void session_wait(struct session *s);      /* until the loop threads are gone */
 void session_stop(struct session *s);      /* async-signal-safe: no */

@@ -47,6 +47,17 @@ bool handshake_is_reply(struct handshake *h, const struct iovec *iov, int count)
 	return head.unique == unique;
 }
 
+static ssize_t replayed(struct handshake *h, const struct iovec *iov, int count)
+{
+	ssize_t n = 0;
+
+	for (int i = 0; i < count; i++)
+		n += (ssize_t)iov[i].iov_len;
+	atomic_store(&h->unique, 0);
+	atomic_store(&h->agreed, h->replay_agreed);
+	return n;
+}
+
 ssize_t handshake_reply(struct handshake *h, int fd, const struct iovec *iov, int count)
 {
 	uint32_t agreed = atomic_load(&h->offered) & h->want;
@@ -54,6 +65,8 @@ ssize_t handshake_reply(struct handshake *h, int fd, const struct iovec *iov, in
 	struct init_out out;
 	ssize_t n;
 
+	if (h->is_replay)
+		return replayed(h, iov, count);
 	/* an error, or an older kernel's shorter reply */
 	if (!agreed || count != 2 || iov[1].iov_len != sizeof(out)) {
 		n = writev(fd, iov, count);

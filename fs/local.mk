@@ -2,13 +2,18 @@ bin_PROGRAMS += hopperfs
 hopperfs_SOURCES = \
 	fs/device.c fs/device.h \
 	fs/fs.h \
+	fs/handover.c fs/handover.h \
 	fs/handshake.c fs/handshake.h \
+	fs/journal.c fs/journal.h \
+	fs/keeper.c fs/keeper.h \
 	fs/main.c \
 	fs/ops.c \
 	fs/options.c fs/options.def fs/options.h \
 	fs/pagecache.c \
 	fs/passthrough.c fs/passthrough.h \
+	fs/privileges.c fs/privileges.h \
 	fs/push.c fs/push.h \
+	fs/server.c fs/server.h \
 	fs/session.c \
 	fs/uring.c fs/uring.h \
 	fs/wait.c fs/wait.h \

@@ -5,10 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "fs/device.h"
 #include "fs/fs.h"
 #include "lib/clock.h"
 #include "lib/list.h"
 #include "lib/log.h"
+
+/* A whole extent: fewer requests for large files. */
+enum { READ_AHEAD_KIB = 1024 };
 
 /* How long the kernel keeps a name it was told is absent, at most, in seconds. */
 #define NEGATIVE_MAX_S 60.0
@@ -90,10 +94,14 @@ enum { DEFERRED_LATE = NS_NOWAIT | NS_NOCHECK };
 /* ... sooner than timeout= where something is known: as long as it takes for the origin to be called down. */
 #define CHECK_PATIENCE_NS (5 * NSEC_PER_SEC)
 
+/* On the pool: given up while it is run, its thread is excused until it ends. */
+enum phase { PHASE_QUEUED, PHASE_RUNNING, PHASE_EXCUSED, PHASE_ENDED };
+
 struct deferred {
 	struct work work;
 	struct wait wait;
 	_Atomic unsigned refs;        /* the pool's, and while it may be given up the wait's */
+	_Atomic int phase;            /* enum phase */
 	fuse_req_t req;
 	struct fs *fs;
 	int (*run)(struct deferred *d, unsigned flags);
@@ -130,18 +138,26 @@ static bool deferred_claim(struct deferred *d, unsigned flags)
 static void deferred_run(struct work *w)
 {
 	struct deferred *d = container_of(w, struct deferred, work);
-	int rc = d->run(d, 0);
+	int rc = 0;
 
+	/* in this order: who gives it up ends the wait first, then looks at the phase */
+	atomic_store(&d->phase, PHASE_RUNNING);
+	if (!wait_is_over(&d->wait))
+		rc = d->run(d, 0);
 	if (rc && deferred_claim(d, 0))
 		fuse_reply_err(d->req, rc == -EAGAIN ? EIO : -rc);
+	if (atomic_exchange(&d->phase, PHASE_ENDED) == PHASE_EXCUSED)
+		pool_excuse(d->fs->pool, false);
 	deferred_unref(d);
 }
 
 static void deferred_give_up(struct wait *w, int err)
 {
 	struct deferred *d = container_of(w, struct deferred, wait);
-	int rc = err == -EIO ? d->run(d, DEFERRED_LATE) : err;
+	int rc = err == -EIO ? d->run(d, DEFERRED_LATE) : err, running = PHASE_RUNNING;
 
+	if (atomic_compare_exchange_strong(&d->phase, &running, PHASE_EXCUSED))
+		pool_excuse(d->fs->pool, true);
 	if (err == -EIO && !rc)
 		stats_inc(d->fs->stats, STAT_NAMESPACE_UNCHECKED);
 	if (rc)
@@ -303,7 +319,7 @@ static int open_run(struct deferred *d, unsigned flags)
 	stats_inc(fs->stats, STAT_READS_OPENS);
 	if (id)
 		stats_inc(fs->stats, STAT_READS_PASSTHROUGH_OPENS);
-	observe(fs, d->req, d->ino, OBSERVE_OPEN, 0, 0, false);
+	observe(fs, d->req, d->ino, OBSERVE_OPEN, 0, id != 0, false);
 	/* an id is one version of the bytes, so what the page cache has of it stays true */
 	d->fi.keep_cache = 1;
 	d->fi.fh = d->ino;
@@ -315,7 +331,8 @@ static int open_run(struct deferred *d, unsigned flags)
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+	/* O_TRUNC is asked for with the open: if that succeeded, the kernel would take the file for empty */
+	if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC) {
 		fuse_reply_err(req, EROFS);
 		return;
 	}
@@ -332,9 +349,9 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct fs *fs = fs_of(req);
 
 	(void)fi;
-	opened_end(fs, ino);
 	observe(fs, req, ino, OBSERVE_RELEASE, 0, 0, false);
 	fuse_reply_err(req, 0);
+	opened_end(fs, ino);   /* behind the reply: whoever takes over from us must not count it twice */
 }
 
 /* ---- reading ---- */
@@ -577,7 +594,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 		defer(req, ino, "", NULL, statfs_run);
 }
 
-/* Lookup counts mean nothing here: ids live in the index. */
+/* Lookup counts mean nothing here: ids live in the index, and a FORGET is not sent again to who takes over. */
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
 	(void)ino;
@@ -610,6 +627,8 @@ void fs_ready(struct fs *fs, int device_fd)
 	const char *why = "open=daemon";
 	int rc;
 
+	/* not before: INIT's answer would set it back */
+	device_set_read_ahead(fs->mountpoint, READ_AHEAD_KIB);
 	if (fs->open == OPEN_PAGECACHE)
 		return;   /* pagecache_start() goes on */
 

@@ -147,9 +147,26 @@ static void sink_stale(void *arg, uint64_t ino)
 	push_expire(arg, ino);
 }
 
-void pagecache_start(struct fs *fs, struct session *session, const char *mountpoint)
+static int begin_push(struct fs *fs, struct session *session)
 {
 	struct push_config cfg = { fs->cache, fs->prefetch, session, fs->stats, fs->watch };
+
+	return push_new(&cfg, &fs->push);
+}
+
+int pagecache_resume(struct fs *fs, struct session *session)
+{
+	int rc = watch_new(fs->ns, fs->stats, opened, fs, &fs->watch);
+
+	if (!rc)
+		rc = begin_push(fs, session);
+	if (!rc)
+		atomic_store(&fs->has_no_opens, true);
+	return rc;
+}
+
+void pagecache_start(struct fs *fs, struct session *session, const char *mountpoint)
+{
 	const char *why = NULL;
 	int rc = watch_start(fs->watch, mountpoint);   /* the mount answers behind it, so INIT is over */
 
@@ -157,13 +174,18 @@ void pagecache_start(struct fs *fs, struct session *session, const char *mountpo
 		why = strerror(-rc);
 	else if (!fs->may_do_without_opens)
 		why = "the kernel does not offer it";
-	else if ((rc = push_new(&cfg, &fs->push)))
+	else if (!fs->push && (rc = begin_push(fs, session)))
 		why = strerror(-rc);
+	if (why && fs->push) {
+		log_warn("nothing is pushed into the page cache any more: %s", why);   /* opens will never come again */
+		return;
+	}
 	if (why) {
 		log_warn("not open=pagecache, files are opened by the daemon: %s", why);
 		stats_set_text(fs->stats, STAT_OPEN_WHY, why);
 		return;
 	}
+	atomic_store(&fs->handover->has_no_opens, true);   /* before the kernel is told */
 	atomic_store(&fs->has_no_opens, true);
 	prefetch_set_sink(fs->prefetch, &(struct prefetch_sink){ sink_push, sink_stale, fs->push });
 }

@@ -25,21 +25,24 @@ struct backing_map {
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
-enum mode { DECIDING, KERNEL, DAEMON };
-
+/* Of a file that is open, or being opened. KERNEL and DAEMON are entry->id, other than 0 and 0. */
 struct open_file {
-	enum mode mode;
-	unsigned count;           /* handles, and opens about to be answered */
-	int32_t id;               /* KERNEL: the backing id; else 0 */
+	struct passthrough_entry *entry;   /* NULL: DECIDING, or DAEMON when the table had no room */
+	unsigned unlisted;                 /* handles of the latter */
+	bool is_inherited;                 /* no cache_whole_fd() of this process holds it */
 };
 
 struct passthrough {
 	struct cache *cache;      /* not owned */
 	int device_fd;            /* not owned; set by passthrough_enable */
 	_Atomic bool is_on;       /* rises once, before the first open; may fall */
+	struct passthrough_table *table;   /* not owned */
 	struct lock lock;
 	pthread_cond_t decided;
-	struct map64 files;       /* ino -> struct open_file; protected by lock */
+	/* protected by lock */
+	struct map64 files;       /* ino -> struct open_file */
+	uint32_t free_count;      /* entries of the table's used part that are free */
+	uint32_t free_hint;       /* ... where to look for one */
 };
 
 /* The id, or negative errno. */
@@ -78,9 +81,46 @@ static int32_t decide(struct passthrough *p, const struct ns_attr *attr, bool ma
 	if (id > 0)
 		return id;
 	cache_whole_end(p->cache, attr->ino);
-	if (is_final(id) && atomic_exchange(&p->is_on, false))
+	if (is_final(id) && atomic_exchange(&p->is_on, false)) {
+		atomic_store(&p->table->is_closed, true);
 		log_warn("passthrough: the kernel does not take the cache's files (%s); the daemon serves them", strerror(-id));
+	}
 	return 0;
+}
+
+/* ---- the table ---- */
+
+static struct passthrough_entry *entry_free(struct passthrough *p)
+{
+	struct passthrough_table *t = p->table;
+	uint32_t used = atomic_load(&t->used), i = p->free_hint;
+
+	if (!p->free_count) {
+		if (used == PASSTHROUGH_OPENS)
+			return NULL;
+		atomic_store(&t->used, used + 1);
+		return &t->entry[used];
+	}
+	while (atomic_load(&t->entry[i % used].count))
+		i++;
+	p->free_count--;
+	p->free_hint = i % used;
+	return &t->entry[p->free_hint];
+}
+
+/* Called with the lock held: @f was decided, and has its first handle. */
+static void entry_take(struct passthrough *p, struct open_file *f, uint64_t ino, int32_t id)
+{
+	struct passthrough_entry *e = entry_free(p);
+
+	if (!e) {
+		f->unlisted = 1;
+		return;
+	}
+	e->ino = ino;
+	e->id = id;
+	atomic_store(&e->count, 1);
+	f->entry = e;
 }
 
 static struct open_file *file_add(struct passthrough *p, uint64_t ino)
@@ -94,20 +134,66 @@ static struct open_file *file_add(struct passthrough *p, uint64_t ino)
 	return f;
 }
 
+static bool is_deciding(const struct open_file *f)
+{
+	return !f->entry && !f->unlisted;
+}
+
+/* Called with the lock held. The backing id. */
+static int32_t add_handle(struct open_file *f)
+{
+	if (!f->entry) {
+		f->unlisted++;
+		return 0;
+	}
+	atomic_fetch_add(&f->entry->count, 1);
+	return f->entry->id;
+}
+
+/* Called with the lock held. Was it the last? */
+static bool drop_handle(struct passthrough *p, struct open_file *f)
+{
+	if (!f->entry)
+		return --f->unlisted == 0;
+	if (atomic_fetch_sub(&f->entry->count, 1) > 1)
+		return false;
+	p->free_count++;
+	return true;
+}
+
+/* Called with the lock held: @f is the first open of @attr and is settled as @id, or not. */
+static int settle(struct passthrough *p, struct open_file *f, const struct ns_attr *attr, int32_t id)
+{
+	if (id != -EAGAIN) {
+		entry_take(p, f, attr->ino, id);
+		if (f->unlisted && id) {
+			/* in no mode but the daemon's may it go unlisted */
+			backing_close(p->device_fd, id);
+			cache_whole_end(p->cache, attr->ino);
+		}
+		if (f->unlisted)
+			atomic_store(&p->table->is_closed, true);
+		return 0;
+	}
+	map64_remove(&p->files, attr->ino);
+	free(f);
+	return -EAGAIN;
+}
+
 int passthrough_open(struct passthrough *p, const struct ns_attr *attr, bool may_block, int32_t *ret_id)
 {
 	struct open_file *f;
 	int32_t id;
+	int rc;
 
 	*ret_id = 0;
 	if (attr->version.size <= DISK_WHOLE_MIN)
 		return 0;
 	lock_acquire(&p->lock);
-	while ((f = map64_get(&p->files, attr->ino)) && f->mode == DECIDING && may_block)
+	while ((f = map64_get(&p->files, attr->ino)) && is_deciding(f) && may_block)
 		lock_wait(&p->lock, &p->decided);
-	if (f && f->mode != DECIDING) {
-		f->count++;
-		*ret_id = f->id;
+	if (f && !is_deciding(f)) {
+		*ret_id = add_handle(f);
 		lock_release(&p->lock);
 		return 0;
 	}
@@ -121,35 +207,33 @@ int passthrough_open(struct passthrough *p, const struct ns_attr *attr, bool may
 		return -ENOMEM;
 	id = decide(p, attr, may_block);
 	lock_acquire(&p->lock);
-	if (id == -EAGAIN) {
-		map64_remove(&p->files, attr->ino);
-		free(f);
-	} else {
-		f->mode = id ? KERNEL : DAEMON;
-		f->id = *ret_id = id;
-		f->count = 1;
-	}
+	rc = settle(p, f, attr, id);
+	if (!rc && f->entry)
+		*ret_id = id;
 	pthread_cond_broadcast(&p->decided);
 	lock_release(&p->lock);
-	return id == -EAGAIN ? -EAGAIN : 0;
+	return rc;
 }
 
 void passthrough_release(struct passthrough *p, uint64_t ino)
 {
 	struct open_file *f;
+	int32_t id;
 
 	lock_acquire(&p->lock);
 	f = map64_get(&p->files, ino);
-	if (!f || f->mode == DECIDING || --f->count) {
+	id = f && f->entry ? f->entry->id : 0;   /* what another open finds in a free entry is its own */
+	if (!f || is_deciding(f) || !drop_handle(p, f)) {
 		lock_release(&p->lock);
 		return;
 	}
 	/* the kernel left the mode before it sent the release, so the next open may choose again */
 	map64_remove(&p->files, ino);
 	lock_release(&p->lock);
-	if (f->mode == KERNEL) {
-		backing_close(p->device_fd, f->id);
-		cache_whole_end(p->cache, ino);
+	if (id) {
+		backing_close(p->device_fd, id);
+		if (!f->is_inherited)
+			cache_whole_end(p->cache, ino);
 	}
 	free(f);
 }
@@ -166,7 +250,7 @@ int passthrough_enable(struct passthrough *p, int device_fd)
 		return id;
 	backing_close(device_fd, id);
 	p->device_fd = device_fd;
-	atomic_store(&p->is_on, true);
+	atomic_store(&p->is_on, !atomic_load(&p->table->is_closed));
 	cache_prefer_whole(p->cache);
 	return 0;
 }
@@ -176,18 +260,46 @@ bool passthrough_is_on(struct passthrough *p)
 	return atomic_load(&p->is_on);
 }
 
-int passthrough_new(struct cache *cache, struct passthrough **ret_passthrough)
+/* What is open since before this process. */
+static int inherit(struct passthrough *p)
+{
+	uint32_t used = atomic_load(&p->table->used);
+
+	for (uint32_t i = 0; i < used && i < PASSTHROUGH_OPENS; i++) {
+		struct passthrough_entry *e = &p->table->entry[i];
+		struct open_file *f;
+
+		if (!atomic_load(&e->count)) {
+			p->free_count++;
+			continue;
+		}
+		f = file_add(p, e->ino);
+		if (!f)
+			return -ENOMEM;
+		f->entry = e;
+		f->is_inherited = true;
+	}
+	return 0;
+}
+
+int passthrough_new(struct cache *cache, struct passthrough_table *table, struct passthrough **ret_passthrough)
 {
 	struct passthrough *p = calloc(1, sizeof(*p));
+	int rc;
 
 	if (!p)
 		return -ENOMEM;
 	p->cache = cache;
+	p->table = table;
 	p->device_fd = -1;
 	lock_init(&p->lock, "passthrough", RANK_PASSTHROUGH);
 	lock_cond_init(&p->decided);
-	*ret_passthrough = p;
-	return 0;
+	rc = inherit(p);
+	if (rc)
+		passthrough_free(p);
+	else
+		*ret_passthrough = p;
+	return rc;
 }
 
 /* The mount is gone, and with it the kernel's ids. */

@@ -12,20 +12,40 @@
  *
  *   (A) while a handle is open, every open of the inode is answered in the same mode;
  *   (B) one backing id for an inode, closed after its last release;
- *   (C) a KERNEL object stays in the cache as it is: cache_whole_fd() .. cache_whole_end().
+ *   (C) a KERNEL object stays in the cache as it is: cache_whole_fd() .. cache_whole_end();
+ *   (D) a handle that the kernel has is counted in the passthrough_table, which outlives this process: counted before
+ *       the open is answered, and until the release is. Who takes over from a process that was killed
+ *       keeps to its modes, so (A) and (B) hold over its death. An open whose answer the death prevented is replayed
+ *       and counted twice: that file stays open in the kernel until the mount ends.
  *
  * Any thread.
  */
 #ifndef HOPPER_FS_PASSTHROUGH_H
 #define HOPPER_FS_PASSTHROUGH_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "cache/cache.h"
 
 struct passthrough;
 
-int passthrough_new(struct cache *cache, struct passthrough **ret_passthrough);
+enum { PASSTHROUGH_OPENS = 1 << 16 };   /* files open at once; 16 bytes each, touched as they are used */
+
+struct passthrough_entry {
+	uint64_t ino;
+	int32_t id;                  /* the backing id; 0: the daemon serves it */
+	_Atomic uint32_t count;      /* handles; 0: the entry is free. Set after the others, cleared first */
+};
+
+struct passthrough_table {
+	_Atomic bool is_closed;      /* what is open is not all here, so no file may change its mode any more */
+	_Atomic uint32_t used;       /* no entry from here on was ever in use */
+	struct passthrough_entry entry[PASSTHROUGH_OPENS];
+};
+
+/* @table, borrowed: zeroed, or what an earlier process left. -ENOMEM. */
+int passthrough_new(struct cache *cache, struct passthrough_table *table, struct passthrough **ret_passthrough);
 void passthrough_free(struct passthrough *p);
 
 /*
@@ -41,7 +61,7 @@ bool passthrough_is_on(struct passthrough *p);
  */
 int passthrough_open(struct passthrough *p, const struct ns_attr *attr, bool may_block, int32_t *ret_id);
 
-/* Of a file that is not in the table: does nothing. */
+/* After the kernel was answered. Of a file that is not in the table: does nothing. */
 void passthrough_release(struct passthrough *p, uint64_t ino);
 
 #endif

@@ -21,12 +21,17 @@
 
 enum { LOOPS_MIN = 4, LOOPS_MAX = 8, BUFFER_BYTES = (1 << 20) + 4096 };
 
+struct loop {
+	struct session *session;
+	pthread_t thread;
+};
+
 struct session {
 	struct fs *fs;                /* not owned */
 	struct fuse_session *se;
 	int fd;
-	pthread_t loop[LOOPS_MAX];
-	unsigned loop_count;
+	struct loop loop[LOOPS_MAX];
+	unsigned loops_wanted, loop_count;
 };
 
 static ssize_t session_read(int fd, void *buf, size_t size, void *userdata)
@@ -74,6 +79,17 @@ static void transport_ready(struct fs *fs, int fd)
 	transport_settle(fs, rc ? strerror(-rc) : "asked for");
 }
 
+/* Whatever came of it: the kernel knows the request no more. */
+static void answered(struct fs *fs, const struct iovec *iov)
+{
+	struct out_header out;
+	int err = errno;
+
+	memcpy(&out, iov[0].iov_base, sizeof(out));
+	journal_answered(fs->journal, out.unique);
+	errno = err;
+}
+
 static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	struct fs *fs = userdata;
@@ -81,32 +97,69 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userda
 
 	if (uring_reply(fs->uring, iov, count, &n))
 		return n;
-	if (!handshake_is_reply(&fs->handshake, iov, count))
-		return writev(fd, iov, count);
+	if (!handshake_is_reply(&fs->handshake, iov, count)) {
+		n = writev(fd, iov, count);
+		answered(fs, iov);
+		return n;
+	}
 	n = handshake_reply(&fs->handshake, fd, iov, count);
+	atomic_store(&fs->handover->agreed, atomic_load(&fs->handshake.agreed));
+	answered(fs, iov);
 	fs_ready(fs, fd);
 	transport_ready(fs, fd);
 	return n;
 }
 
 /* A whole header was read, or it is not a request. */
-static uint32_t opcode_of(const char *request)
+static struct in_header header_of(const void *request)
 {
 	struct in_header in;
 
 	memcpy(&in, request, sizeof(in));
-	return in.opcode;
+	return in;
+}
+
+static bool has_answer(uint32_t opcode)
+{
+	return opcode != OPCODE_FORGET && opcode != OPCODE_BATCH_FORGET && opcode != OPCODE_INTERRUPT && opcode != OPCODE_NOTIFY_REPLY;
+}
+
+/* INIT comes once for all processes that will serve this mount. */
+static void keep_init(struct handover *h, const void *request, size_t len)
+{
+	if (len > sizeof(h->init))
+		return;   /* nobody can take over */
+	memcpy(h->init, request, len);
+	atomic_store(&h->init_len, (uint32_t)len);
+}
+
+static void process(void *arg, void *request, size_t len)
+{
+	struct session *s = arg;
+	struct fuse_buf buf = { .mem = request, .size = len };
+	const struct in_header in = header_of(request);
+	struct uring *uring = s->fs->uring;
+
+	handshake_request(&s->fs->handshake, request, len);
+	if (in.opcode == OPCODE_INIT && request != s->fs->handover->init)
+		keep_init(s->fs->handover, request, len);
+	/* an interrupt that comes too late needs no answer */
+	if (in.opcode != OPCODE_INTERRUPT || !uring_is_on(uring) || uring_interrupt(uring, request, len))
+		fuse_session_process_buf(s->se, &buf);
+	if (!has_answer(in.opcode))
+		journal_answered(s->fs->journal, in.unique);
 }
 
 static void *loop_thread(void *arg)
 {
-	struct session *s = arg;
-	char *mem = malloc(BUFFER_BYTES);
+	struct loop *loop = arg;
+	struct session *s = loop->session;
+	void *mem = malloc(BUFFER_BYTES);
 
 	pthread_setname_np(pthread_self(), "loop");
 	while (mem && !fuse_session_exited(s->se)) {
-		struct fuse_buf buf = { .mem = mem };
-		ssize_t n = read(s->fd, mem, BUFFER_BYTES);
+		void *request;
+		ssize_t n = journal_read(s->fs->journal, (unsigned)(loop - s->loop), s->fd, mem, BUFFER_BYTES, &request);
 
 		if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))
 			continue;   /* ENOENT: the request was interrupted before it was read */
@@ -115,12 +168,8 @@ static void *loop_thread(void *arg)
 				log_error("/dev/fuse: %m");
 			break;
 		}
-		buf.size = (size_t)n;
 		stats_inc(s->fs->stats, STAT_MESSAGES);
-		if (uring_is_on(s->fs->uring) && opcode_of(mem) == OPCODE_INTERRUPT && !uring_interrupt(s->fs->uring, mem, (size_t)n))
-			continue;   /* it came too late, and needs no answer */
-		handshake_request(&s->fs->handshake, mem, (size_t)n);
-		fuse_session_process_buf(s->se, &buf);
+		process(s, request, (size_t)n);
 	}
 	free(mem);
 	return NULL;
@@ -129,6 +178,7 @@ static void *loop_thread(void *arg)
 int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session)
 {
 	const struct fuse_custom_io io = { .read = session_read, .writev = session_writev };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct session *s = calloc(1, sizeof(*s));
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 
@@ -139,9 +189,10 @@ int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session)
 		fuse_opt_add_arg(&args, "-d");
 	s->fs = fs;
 	s->fd = fd;
+	s->loops_wanted = cpus < LOOPS_MIN ? LOOPS_MIN : cpus > LOOPS_MAX ? LOOPS_MAX : (unsigned)cpus;
 	s->se = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
 	fuse_opt_free_args(&args);
-	if (!s->se || fuse_session_custom_io(s->se, &io, fd)) {
+	if (!s->se || fuse_session_custom_io(s->se, &io, fd) || journal_new(&fs->handover->journal, s->loops_wanted, &fs->journal)) {
 		session_free(s);
 		return -EIO;
 	}
@@ -150,14 +201,33 @@ int session_new(struct fs *fs, int fd, bool debug, struct session **ret_session)
 	return 0;
 }
 
+int session_take_over(struct session *s)
+{
+	const struct out_header resend = { .len = sizeof(resend), .error = NOTIFY_RESEND };
+	struct handover *h = s->fs->handover;
+	struct journal *j = s->fs->journal;
+
+	s->fs->handshake.is_replay = true;
+	s->fs->handshake.replay_agreed = atomic_load(&h->agreed);
+	process(s, h->init, atomic_load(&h->init_len));
+	if (journal_is_complete(&h->journal)) {
+		unsigned count = journal_replay(j, s->fd, process, s);
+
+		log_info("%u requests were not answered yet", count);
+		return 0;
+	}
+	journal_forget(j);
+	return write(s->fd, &resend, sizeof(resend)) == (ssize_t)sizeof(resend) ? 0 : -errno;
+}
+
 int session_start(struct session *s)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned want = cpus < LOOPS_MIN ? LOOPS_MIN : cpus > LOOPS_MAX ? LOOPS_MAX : (unsigned)cpus;
+	while (s->loop_count < s->loops_wanted) {
+		struct loop *loop = &s->loop[s->loop_count];
+		int rc;
 
-	while (s->loop_count < want) {
-		int rc = pthread_create(&s->loop[s->loop_count], NULL, loop_thread, s);
-
+		loop->session = s;
+		rc = pthread_create(&loop->thread, NULL, loop_thread, loop);
 		if (rc)
 			return s->loop_count ? 0 : -rc;
 		s->loop_count++;
@@ -168,7 +238,7 @@ int session_start(struct session *s)
 void session_wait(struct session *s)
 {
 	for (unsigned i = 0; i < s->loop_count; i++)
-		pthread_join(s->loop[i], NULL);
+		pthread_join(s->loop[i].thread, NULL);
 	s->loop_count = 0;
 	uring_stop(s->fs->uring);
 }
@@ -200,5 +270,7 @@ void session_free(struct session *s)
 	s->fs->uring = NULL;
 	if (s->se)
 		fuse_session_destroy(s->se);
+	journal_free(s->fs->journal);
+	s->fs->journal = NULL;
 	free(s);
 }

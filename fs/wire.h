@@ -8,7 +8,10 @@
 
 #include <stdint.h>
 
-enum { OPCODE_INIT = 26, OPCODE_INTERRUPT = 36 };
+enum { OPCODE_FORGET = 2, OPCODE_INIT = 26, OPCODE_INTERRUPT = 36, OPCODE_NOTIFY_REPLY = 41, OPCODE_BATCH_FORGET = 42 };
+
+/* A message of ours, where a reply has an error: send again what was not answered. */
+enum { NOTIFY_RESEND = 7 };
 
 struct in_header {
 	uint32_t len, opcode;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "config.h"
 #include "fs/fs.h"
 #include "fs/uring.h"
@@ -24,7 +25,9 @@ static void publish(struct fs *fs)
 	struct stats *s = fs->stats;
 
 	stats_set_text(s, STAT_VERSION, PACKAGE_VERSION);
-	stats_set(s, STAT_UPTIME_S, (clock_ns() - fs->started_ns) / NSEC_PER_SEC);
+	stats_set(s, STAT_UPTIME_S, (clock_ns() - fs->handover->mounted_ns) / NSEC_PER_SEC);
+	stats_set(s, STAT_PID, (uint64_t)getpid());
+	stats_set(s, STAT_KEEPER_PID, fs->keeper && getppid() == fs->keeper ? (uint64_t)fs->keeper : 0);
 	stats_set_text(s, STAT_TRANSPORT, uring_is_on(fs->uring) ? "uring" : "dev");
 	stats_set_text(s, STAT_OPEN, atomic_load(&fs->has_no_opens) ? "pagecache" : passthrough_is_on(fs->passthrough) ? "passthrough" : "daemon");
 	stats_set(s, STAT_PASSTHROUGH, passthrough_is_on(fs->passthrough));

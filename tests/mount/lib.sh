@@ -8,7 +8,8 @@
 #   start SPEC [OPTIONS]                  mount, wait until it answers
 #   $HOPPER_OPTIONS                       options of every mount, which the test's own follow
 #   stop                                  unmount, wait until the daemon is gone
-#   crash                                 kill -9 the daemon, remove the dead mount
+#   crash                                 kill -9 the daemon and its keeper, remove the dead mount
+#   $daemon_pid, server_pid               the keeper, which start began, and the process that serves
 #   stat_of KEY                           a number from the statistics (reads.opens)
 #   wait_for 'CONDITION' [SECONDS]        until the shell condition holds
 #   fail TEXT / skip TEXT / check A = B   as they say
@@ -31,7 +32,7 @@ mkdir "$origin" "$mnt"
 fail() {
 	echo "FAIL: $*"
 	echo "--- daemon's log"
-	tail -20 "$scratch/log" 2>/dev/null
+	tail -n 20 "$scratch/log" 2>/dev/null
 	grep -m1 -A60 "Sanitizer:" "$scratch/log" 2>/dev/null
 	exit 1
 }
@@ -46,7 +47,7 @@ cleanup() {
 	if is_mounted; then
 		umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt" 2>/dev/null
 	fi
-	[ -n "$daemon_pid" ] && kill -9 "$daemon_pid" 2>/dev/null
+	[ -z "$daemon_pid" ] || crash 2>/dev/null
 	if [ -n "${KEEP:-}" ]; then
 		echo "kept: $scratch"
 	else
@@ -79,8 +80,17 @@ stop() {
 	[ $status = 0 ] || fail "the daemon ended with status $status"
 }
 
+server_pid() { pgrep -P "$daemon_pid"; }
+
 crash() {
+	local server
+
+	server=$(server_pid)
 	kill -9 "$daemon_pid"
+	if [ -n "$server" ]; then
+		kill -9 "$server"
+		wait_for '! kill -0 "$server" 2>/dev/null' 10
+	fi
 	wait "$daemon_pid" 2>/dev/null
 	daemon_pid=
 	umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"

@@ -63,7 +63,7 @@ cd "$scratch" || fail cd
 echo data >origin/file
 "$hopperfs" origin mnt -o cache=cache || fail "background mount"
 check "$(cat mnt/file)" = data
-daemon_pid=$(pgrep -f "$hopperfs origin mnt -o cache=cache")
+daemon_pid=$(pgrep -o -f "$hopperfs origin mnt -o cache=cache")
 umount mnt
 wait_for '! kill -0 $daemon_pid 2>/dev/null' || fail "the daemon stays"
 daemon_pid=

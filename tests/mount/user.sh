@@ -18,14 +18,19 @@ chmod -R a+rX "$scratch" && chown nobody "$scratch" "$mnt"
 cp "$hopperfs" "$scratch/hopperfs"
 as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups env HOME="$scratch" "$@"; }
 as_nobody "$scratch/hopperfs" "$origin" "$mnt" -o "cache=$cache,open=passthrough,log=info:$scratch/user.log" || fail "mount as a user"
-daemon_pid=$(pgrep -u nobody -f "$scratch/hopperfs")
+daemon_pid=$(pgrep -o -u nobody -f "$scratch/hopperfs")
 as_nobody diff -r "$origin" "$mnt" || fail "contents"
 # without privileges the daemon serves what the kernel could read itself, and says why
 as_nobody cmp "$origin/large" "$mnt/large" || fail "a large file once more"
 grep -q 'opened by the daemon: .*\(does not offer\|CAP_SYS_ADMIN\)' "$scratch/user.log" || fail "$(cat "$scratch/user.log")"
-as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt" | grep -q '"passthrough_opens": 0,' || fail "opens by the kernel"
+grep -q '"passthrough_opens": 0,' <<<"$(as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt")" || fail "opens by the kernel"
 ls "$mnt" >/dev/null 2>&1 && fail "another user sees the mount"
-as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt" | grep -q '"passthrough": *false' || fail "stats"
+grep -q '"passthrough": *false' <<<"$(as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt")" || fail "stats"
+# killed, another takes over
+user_stats() { as_nobody getfattr -n user.hopper.stats --only-values --absolute-names "$mnt"; }
+kill -9 "$(server_pid)"
+wait_for 'user_stats 2>/dev/null | grep -q "\"restarts\": 1,"' || fail "nobody took over"
+as_nobody diff -r "$origin" "$mnt" || fail "contents after it"
 as_nobody fusermount3 -u "$mnt" || fail "unmount"
 wait_for '! kill -0 $daemon_pid 2>/dev/null' || fail "the daemon stays"
 daemon_pid=

@@ -6,6 +6,7 @@ UNIT_TESTS += \
 	tests/unit/geometry \
 	tests/unit/health \
 	tests/unit/hedge \
+	tests/unit/journal \
 	tests/unit/manifest \
 	tests/unit/neighbour \
 	tests/unit/options \
@@ -35,6 +36,8 @@ tests_unit_health_SOURCES = tests/unit/health.c
 tests_unit_health_LDADD = $(UNIT_LDADD)
 tests_unit_hedge_SOURCES = tests/unit/hedge.c
 tests_unit_hedge_LDADD = $(UNIT_LDADD)
+tests_unit_journal_SOURCES = tests/unit/journal.c fs/journal.c
+tests_unit_journal_LDADD = $(UNIT_LDADD)
 tests_unit_manifest_SOURCES = tests/unit/manifest.c
 tests_unit_manifest_LDADD = $(UNIT_LDADD)
 tests_unit_neighbour_SOURCES = tests/unit/neighbour.c
