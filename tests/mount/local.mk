@@ -11,6 +11,7 @@ MOUNT_TESTS = \
 	tests/mount/index.sh \
 	tests/mount/jobs.sh \
 	tests/mount/large.sh \
+	tests/mount/matrix.sh \
 	tests/mount/memory.sh \
 	tests/mount/limits.sh \
 	tests/mount/load.sh \
@@ -39,7 +40,7 @@ TESTS += $(MOUNT_TESTS)
 dist_noinst_SCRIPTS += $(MOUNT_TESTS)
 TESTS += tests/check-house tests/check-hardening
 dist_noinst_SCRIPTS += tests/check-house tests/check-hardening
-EXTRA_DIST += tests/mount/lib.sh tests/run tests/setup tests/lint tests/lint.known
+EXTRA_DIST += tests/mount/lib.sh tests/mount/matrix.py tests/run tests/setup tests/lint tests/lint.known
 
 # preloaded into the daemon by uring.sh
 check_PROGRAMS += tests/mount/uring_fault.so
