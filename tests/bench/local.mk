@@ -25,5 +25,15 @@ check_PROGRAMS += tests/bench/observations
 tests_bench_observations_SOURCES = tests/bench/observations.c
 tests_bench_observations_LDADD = libhopper_prefetch.a $(CACHE_LIBS)
 
+check_PROGRAMS += tests/bench/reader
+tests_bench_reader_SOURCES = tests/bench/reader.c
 
+check_PROGRAMS += tests/bench/nullfs
+tests_bench_nullfs_SOURCES = tests/bench/nullfs.c
+tests_bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
+tests_bench_nullfs_LDADD = $(FUSE_LIBS)
+EXTRA_DIST += tests/bench/systems.py tests/bench/paths.py
 
+check_PROGRAMS += tests/bench/diskread
+tests_bench_diskread_SOURCES = tests/bench/diskread.c
+tests_bench_diskread_LDADD = $(URING_LIBS)

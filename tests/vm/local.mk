@@ -1,4 +1,4 @@
-dist_noinst_SCRIPTS += tests/vm/numa.sh tests/vm/placement.sh tests/vm/boot tests/vm/setup
+dist_noinst_SCRIPTS += tests/vm/numa.sh tests/vm/placement.sh tests/vm/disks.sh tests/vm/boot tests/vm/setup
 EXTRA_DIST += tests/vm/init
 
 # Not in check: four minutes of emulation. Where it cannot run it says SKIP and why.

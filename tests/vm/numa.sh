@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# make check-numa: tests/vm/placement.sh in a guest of two NUMA nodes.
+# make check-numa: tests/vm/placement.sh and disks.sh, each in a guest of two NUMA nodes, and a daemon killed in one: its
+# kernel is one that does not send requests again.
 [ "$(id -u)" = 0 ] || { echo "SKIP: needs root"; exit 77; }
 export HOPPERFS=${HOPPERFS:-$(pwd)/hopperfs}
 here=$(cd "$(dirname "$0")" && pwd)
+set -e
+"$here/boot" -t 220 env -u HOPPER_LIMITED HOPPER_VM_DISKS=1 bash "$here/disks.sh"
 "$here/boot" -t 220 env -u HOPPER_LIMITED bash "$here/placement.sh"
+POLICIES=daemon KILLS=2 FILES=60 LIMIT_S=110 "$here/boot" -t 120 env -u HOPPER_LIMITED bash "$here/../mount/takeover.sh"
