@@ -91,7 +91,7 @@ struct disk_io {
 	uint64_t key;
 	uint64_t version;        /* version_hash() of the file */
 	uint64_t object_bytes;   /* size of the whole file: packed or whole */
-	void *buf;               /* page aligned */
+	void *buf;               /* page aligned, with room for whole pages: a read may write to all of the last one */
 	size_t len;              /* bytes of the extent, uncompressed */
 	int place;               /* reads: of the reader, -1 if unknown */
 	/*

@@ -62,7 +62,7 @@ static void ring_push(struct diskio *io, struct diskio_op *op)
 				    (unsigned)(op->len - op->moved), op->offset + op->moved);
 	else
 		io_uring_prep_read(sqe, op->fd, (char *)op->buf + op->moved,
-				   (unsigned)(op->len - op->moved), op->offset + op->moved);
+				   (unsigned)(op->asked - op->moved), op->offset + op->moved);
 	io_uring_sqe_set_data(sqe, op);
 	while (io_uring_submit(&io->ring) == -EINTR)
 		;
@@ -83,7 +83,7 @@ static void ring_complete(struct diskio *io, struct diskio_op *op, int res)
 	lock_release(&io->lock);
 	if (again)
 		return;
-	finish(op, res < 0 ? res : op->moved == op->len ? 0 : op->is_write ? -EIO : -ENODATA);
+	finish(op, res < 0 ? res : op->moved >= op->len ? 0 : op->is_write ? -EIO : -ENODATA);
 }
 
 static void *reaper_thread(void *arg)
@@ -119,7 +119,7 @@ static void run_blocking(struct work *w)
 		char *at = (char *)op->buf + op->moved;
 		off_t offset = (off_t)(op->offset + op->moved);
 		ssize_t n = op->is_write ? pwrite(op->fd, at, op->len - op->moved, offset) :
-					   pread(op->fd, at, op->len - op->moved, offset);
+					   pread(op->fd, at, op->asked - op->moved, offset);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -200,6 +200,8 @@ void diskio_submit(struct diskio *io, struct diskio_op *op)
 {
 	op->io = io;
 	op->moved = 0;
+	if (op->is_write || op->asked < op->len)
+		op->asked = op->len;
 	op->work.run = run_blocking;
 	lock_acquire(&io->lock);
 	io->in_flight++;

@@ -21,6 +21,7 @@ struct diskio_op {
 	bool is_write;
 	void *buf;
 	size_t len;
+	size_t asked;               /* reads: >= len, for a file that is read in whole blocks and may end before one does; 0: len */
 	uint64_t offset;
 	/* 0 when all of len was transferred; -ENODATA at the end of the file; else negative errno. */
 	void (*done)(struct diskio_op *op, int err);

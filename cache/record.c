@@ -156,16 +156,44 @@ static int commit_once(struct volume *v)
 	return rc;
 }
 
+/* Of the segments numbered lower than @before everything is on the disk. It is read past the page cache from now on. No lock held. */
+static void settle_segments(struct volume *v, uint32_t before)
+{
+	struct segment *g;
+
+	lock_scope(&v->lock);
+	while (atomic_load(&v->reads_direct) && (g = segment_unsettled(&v->segments, before))) {
+		g->is_settled = true;
+		g->busy++;
+		lock_release(&v->lock);
+		posix_fadvise(g->fd, 0, 0, POSIX_FADV_DONTNEED);
+		lock_acquire(&v->lock);
+		g->busy--;
+		segment_retire(&v->segments, g);
+	}
+}
+
 /* Bytes first, then the index that names them. No lock held. */
 void record_sync(struct volume *v)
 {
-	if (syncfs(v->fd)) {
-		volume_answered(v, true, -errno, "syncing");
+	uint32_t present;
+	int rc;
+
+	lock_acquire(&v->lock);
+	present = segment_present(&v->segments);
+	v->is_whole_unsynced = v->whole_writes > 0;
+	lock_release(&v->lock);
+	rc = syncfs(v->fd) ? -errno : 0;
+	if (rc) {
+		volume_answered(v, true, rc, "syncing");
 		lock_acquire(&v->lock);
 		v->doubts++;   /* what was written may not be what is there */
+		v->is_whole_unsynced = true;
 		lock_release(&v->lock);
 	}
 	store_sync(v->store);
+	if (!rc)
+		settle_segments(v, present);
 }
 
 /* Have the kernel begin to write what is new, so that the sync every SYNC_GAP_NS finds little and stalls nobody. */

@@ -24,15 +24,22 @@ int segments_open(struct segments *s, int cache_fd)
 	return s->dir_fd < 0 ? -errno : 0;
 }
 
+static void segment_free(struct segment *g)
+{
+	if (g->fd >= 0)
+		close(g->fd);
+	if (g->direct_fd >= 0)
+		close(g->direct_fd);
+	free(g);
+}
+
 void segments_close(struct segments *s)
 {
 	size_t pos = 0;
 	struct segment *g;
 
 	while ((g = map64_next(&s->by_id, &pos, NULL))) {
-		if (g->fd >= 0)
-			close(g->fd);
-		free(g);
+		segment_free(g);
 	}
 	map64_clear(&s->by_id);
 	if (s->dir_fd >= 0)
@@ -47,7 +54,7 @@ static struct segment *segment_new(struct segments *s, uint32_t id)
 	if (!g)
 		return NULL;
 	g->id = id;
-	g->fd = -1;
+	g->fd = g->direct_fd = -1;
 	if (map64_put(&s->by_id, id, g)) {
 		free(g);
 		return NULL;
@@ -78,6 +85,33 @@ struct segment *segment_get(struct segments *s, uint32_t id, int *ret_err)
 
 	*ret_err = g ? segment_open_file(s, g, 0) : -ENOENT;
 	return *ret_err ? NULL : g;
+}
+
+int segment_direct(struct segments *s, struct segment *g)
+{
+	char name[32];
+
+	if (g->direct_fd >= 0)
+		return g->direct_fd;
+	segment_name(g->id, name, sizeof(name));
+	return g->direct_fd = own_open(s->dir_fd, name, O_RDONLY | O_DIRECT);
+}
+
+uint32_t segment_present(const struct segments *s)
+{
+	return s->open ? s->open->id : s->next_id;
+}
+
+struct segment *segment_unsettled(const struct segments *s, uint32_t before)
+{
+	struct segment *g;
+	size_t pos = 0;
+
+	while ((g = map64_next(&s->by_id, &pos, NULL))) {
+		if (!g->is_settled && g->id < before && g->fd >= 0)
+			return g;
+	}
+	return NULL;
 }
 
 static int open_next(struct segments *s)
@@ -131,6 +165,7 @@ int segment_adopt(struct segments *s, uint32_t id, uint64_t len)
 		g = segment_new(s, id);
 	if (!g)
 		return -ENOMEM;
+	g->is_settled = true;
 	g->live_bytes += slot_round(len);
 	return 0;
 }
@@ -143,10 +178,8 @@ void segment_retire(struct segments *s, struct segment *g)
 		return;
 	segment_name(g->id, name, sizeof(name));
 	unlinkat(s->dir_fd, name, 0);
-	if (g->fd >= 0)
-		close(g->fd);
 	map64_remove(&s->by_id, g->id);
-	free(g);
+	segment_free(g);
 }
 
 void segments_sweep(struct segments *s)

@@ -26,7 +26,9 @@ static inline uint64_t slot_round(uint64_t len)
 struct segment {
 	uint32_t id;
 	int fd;                   /* owned */
+	int direct_fd;            /* the same without the page cache, or -1; owned */
 	uint64_t live_bytes;      /* slots in use */
+	bool is_settled;          /* written and synced, or of an earlier start: the page cache need not have it */
 	unsigned busy;            /* transfers in flight and the open segment itself */
 };
 
@@ -43,6 +45,15 @@ void segments_close(struct segments *s);
 
 /* The segment, opened if it is not yet; NULL with errno-like *ret_err if it is not there. */
 struct segment *segment_get(struct segments *s, uint32_t id, int *ret_err);
+
+/* Its descriptor for O_DIRECT, opened if it is not yet; negative errno where there can be none. */
+int segment_direct(struct segments *s, struct segment *g);
+
+/* The segment that is appended to, or the next: lower numbers are not written to any more but by what is in flight. */
+uint32_t segment_present(const struct segments *s);
+
+/* A segment numbered lower than @before that was written to and is not settled yet, or NULL. */
+struct segment *segment_unsettled(const struct segments *s, uint32_t before);
 
 /* A slot of @len bytes; live and busy are counted. Negative errno on failure. */
 int segment_alloc(struct segments *s, uint64_t len, struct segment **ret_segment, uint64_t *ret_offset);

@@ -27,6 +27,8 @@ struct transfer {
 	struct record record;
 	struct segment *segment;       /* busy while in flight, or NULL */
 	int fd;                        /* of a whole object: owned */
+	bool is_direct;                /* a read past the page cache */
+	bool was_refused;              /* ... which the kernel did not take */
 	bool in_range;                 /* a write that has its range */
 	void *stored;                  /* compressed bytes: owned, or NULL */
 	int err;
@@ -143,10 +145,37 @@ static void read_verify_work(struct work *w)
 	read_verify(container_of(w, struct transfer, work));
 }
 
+/* Alignment this disk does not take, or a file that ends where none of ours does: the page cache can tell. */
+static void read_buffered(struct transfer *t)
+{
+	t->is_direct = false;
+	t->was_refused = true;
+	if (t->segment)
+		t->op.fd = t->segment->fd;
+	else
+		fcntl(t->fd, F_SETFL, 0);
+	t->op.asked = 0;
+	diskio_submit(t->volume->io, &t->op);
+}
+
+static void direct_refused(struct volume *v)
+{
+	if (atomic_exchange(&v->reads_direct, false))
+		log_info("cache %s: cannot be read past the page cache", v->path);
+}
+
 static void read_transferred(struct diskio_op *op, int err)
 {
 	struct transfer *t = container_of(op, struct transfer, op);
 
+	if (err == -EINVAL && t->is_direct) {
+		read_buffered(t);
+		return;
+	}
+	if (!err && t->was_refused)
+		direct_refused(t->volume);
+	if (!err && t->is_direct)
+		stats_inc(t->volume->stats, STAT_DISK_DIRECT);
 	if (err) {
 		volume_answered(t->volume, false, err == -ENODATA ? 0 : err, "reading");
 		record_damaged(t->volume, t->io->key, &t->record);
@@ -182,6 +211,27 @@ static int reader_enters(struct volume *v, uint64_t key, const struct record *r)
 	return 0;
 }
 
+/* The descriptor to read the record by, past the page cache if that is of use; or negative errno. Called with the lock held. */
+static int read_open(struct transfer *t, bool direct)
+{
+	struct volume *v = t->volume;
+	int fd;
+
+	if (t->record.kind == KIND_WHOLE) {
+		direct = direct && !v->is_whole_unsynced;
+		fd = t->fd = object_open(v, t->io->key, t->record.version, O_RDONLY | (direct ? O_DIRECT : 0));
+	} else {
+		direct = direct && t->segment->is_settled;
+		fd = direct ? segment_direct(&v->segments, t->segment) : t->segment->fd;
+	}
+	t->is_direct = direct;
+	if (!direct || fd >= 0)
+		return fd;
+	if (fd == -EINVAL)
+		direct_refused(v);
+	return read_open(t, false);
+}
+
 /* Find the record and its file. Called with the lock held. */
 static int read_prepare(struct transfer *t)
 {
@@ -196,15 +246,14 @@ static int read_prepare(struct transfer *t)
 	rc = reader_enters(v, t->io->key, r);
 	if (rc)
 		return rc;
-	if (r->kind == KIND_WHOLE) {
-		t->fd = object_open(v, t->io->key, r->version, O_RDONLY);
-		return t->fd < 0 ? -EBADMSG : 0;
+	if (r->kind == KIND_PACKED) {
+		t->segment = segment_get(&v->segments, r->segment, &rc);
+		if (!t->segment)
+			return -EBADMSG;
+		t->segment->busy++;
 	}
-	t->segment = segment_get(&v->segments, r->segment, &rc);
-	if (!t->segment)
-		return -EBADMSG;
-	t->segment->busy++;
-	return 0;
+	t->op.fd = read_open(t, atomic_load(&v->reads_direct));
+	return t->op.fd < 0 ? -EBADMSG : 0;
 }
 
 void volume_read(struct volume *v, struct disk_io *io)
@@ -219,7 +268,7 @@ void volume_read(struct volume *v, struct disk_io *io)
 	rc = read_prepare(t);
 	lock_release(&v->lock);
 	if (!rc && t->record.codec != CODEC_RAW) {
-		t->stored = malloc(t->record.stored_len);
+		t->stored = aligned_alloc(SLOT_BYTES, slot_round(t->record.stored_len));
 		if (!t->stored)
 			rc = -ENOMEM;
 	}
@@ -231,11 +280,11 @@ void volume_read(struct volume *v, struct disk_io *io)
 		transfer_end_later(t, rc == -EBADMSG ? rc : -ENOENT);
 		return;
 	}
-	t->op = (struct diskio_op){
-		.fd = t->segment ? t->segment->fd : t->fd,
-		.buf = t->stored ? t->stored : io->buf, .len = t->record.stored_len,
-		.offset = record_offset(io->key, &t->record), .done = read_transferred,
-	};
+	t->op.buf = t->stored ? t->stored : io->buf;
+	t->op.len = t->record.stored_len;
+	t->op.asked = t->is_direct ? slot_round(t->op.len) : 0;
+	t->op.offset = record_offset(io->key, &t->record);
+	t->op.done = read_transferred;
 	volume_asked(v, false);
 	diskio_submit(v->io, &t->op);
 }
@@ -334,6 +383,7 @@ static int write_place(struct transfer *t)
 		rc = range_write_begin(v, t->io->key);
 		t->in_range = !rc;
 		v->whole_writes += !rc;
+		v->is_whole_unsynced = true;
 		lock_release(&v->lock);
 		if (rc)
 			return rc;

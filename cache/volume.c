@@ -319,7 +319,7 @@ static void volume_free(struct volume *v)
 	free(v);
 }
 
-/* Segments are kept open: 256 MiB each, so a terabyte needs four thousand descriptors. */
+/* Segments are kept open, by two descriptors: 256 MiB each, so a terabyte needs eight thousand. */
 static void raise_file_limit(void)
 {
 	struct rlimit rl;
@@ -400,7 +400,7 @@ int volume_open(const struct volume_config *cfg, struct stats *stats, struct vol
 	v->number = cfg->number;
 	v->codec.mode = cfg->codec;
 	v->codec.stats = stats;
-	v->serves = v->stores = true;
+	v->serves = v->stores = v->reads_direct = true;
 	atomic_store(&v->index_bytes, store_bytes(cfg->store));
 	lock_init(&v->lock, "disk", RANK_DISK);
 	lock_cond_init(&v->changed);

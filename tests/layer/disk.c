@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
-#include <string.h>
 #include <unistd.h>
 #include "cache/diskio.h"
+#include "cache/segment.h"
 #include "cache/store.h"
 #include "lib/stats.h"
 #include "tests/layer/layer.h"
@@ -129,6 +130,117 @@ static void what_is_written_is_read_back(void **state)
 			assert_int_equal(get(f, 100 + i + 10 * (unsigned)codec, 1, len[i], i == 5 ? 5 << 20 : len[i], i), 0);
 		stop(f);
 	}
+}
+
+static bool takes_direct(void)
+{
+	int fd = open(scratch_path("direct"), O_RDWR | O_CREAT | O_DIRECT, 0600);
+
+	close(fd);
+	return fd >= 0;
+}
+
+static uint64_t direct(const struct fixture *f)
+{
+	return stats_read(f->stats, STAT_DISK_DIRECT);
+}
+
+/* Of a segment, how much is in the page cache? */
+static size_t resident_pages(const char *name)
+{
+	int fd = open(scratch_path(name), O_RDONLY);
+	size_t size = SEGMENT_BYTES, pages = size / 4096, count = 0;
+	unsigned char *is_in = malloc(pages);
+	void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+	assert_true(is_in && p != MAP_FAILED && !mincore(p, size, is_in));
+	for (size_t i = 0; i < pages; i++)
+		count += is_in[i] & 1;
+	munmap(p, size);
+	free(is_in);
+	close(fd);
+	return count;
+}
+
+/* What is still to be written back comes from the page cache, what is on the disk past it, also where a file ends within a block. */
+static void what_is_on_disk_is_read_past_the_page_cache(void **state)
+{
+	static const size_t len[] = { 4096, 511, 110001, 2000000 % (1 << 20) };
+	struct fixture *f = *state;
+	void *aligned = f->buf;
+
+	if (!takes_direct()) {
+		print_message("no O_DIRECT on this file system\n");
+		skip();
+	}
+	start(f, 0, DISK_CODEC_AUTO);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(put(f, 20 + i, 1, len[i], len[i], i), 0);
+		assert_int_equal(put(f, 30 + i, 1, len[i], 5 << 20, i), 0);   /* whole, if it does not shrink */
+		assert_int_equal(get(f, 20 + i, 1, len[i], len[i], i), 0);
+		assert_int_equal(get(f, 30 + i, 1, len[i], 5 << 20, i), 0);
+	}
+	assert_int_equal(direct(f), 0);
+	stop(f);
+	start(f, 0, DISK_CODEC_AUTO);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(get(f, 20 + i, 1, len[i], len[i], i), 0);
+		assert_int_equal(get(f, 30 + i, 1, len[i], 5 << 20, i), 0);
+	}
+	assert_int_equal(direct(f), 8);
+	/* a memory that the disk does not take, as one may that wants more than 4 KiB: the page cache does, from now on */
+	f->buf = (char *)aligned + 1;
+	assert_int_equal(get(f, 20, 1, len[0], len[0], 0), 0);
+	f->buf = aligned;
+	assert_int_equal(get(f, 21, 1, len[1], len[1], 1), 0);
+	assert_int_equal(direct(f), 8);
+	stop(f);
+}
+
+static void what_is_cut_short_is_damaged_past_the_page_cache_too(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, 0, DISK_CODEC_OFF);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(put(f, 20 + i, 1, 110001, 110001, i), 0);
+	stop(f);
+	assert_int_equal(truncate(scratch_path("c/segments/00000001.seg"), 2 * 110592 - 5000), 0);
+	start(f, 0, DISK_CODEC_OFF);
+	assert_int_equal(get(f, 21, 1, 110001, 110001, 1), -EBADMSG);
+	assert_int_equal(get(f, 22, 1, 110001, 110001, 2), -EBADMSG);
+	assert_int_equal(get(f, 20, 1, 110001, 110001, 0), 0);
+	assert_int_equal(direct(f), takes_direct());
+	assert_int_equal(stats_read(f->stats, STAT_DISK_CORRUPT), 2);
+	stop(f);
+}
+
+/* A segment that is full and synced leaves the page cache. */
+static void a_settled_segment_is_not_kept_twice(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t ino = 100;
+
+	if (!takes_direct())
+		skip();
+	start(f, 0, DISK_CODEC_OFF);
+	assert_int_equal(put(f, 1, 1, 1 << 20, 1 << 20, 7), 0);
+	for (; ino < 100 + SEGMENT_BYTES / (1 << 20); ino++) {
+		struct waiter w = WAITER_INIT;
+		struct disk_io io = { .key = extent_key(ino, 0), .version = 1, .object_bytes = 1 << 20, .buf = f->buf,
+				      .len = 1 << 20, .done = done, .arg = &w, .room = disk_reserve(f->disk, 0, 1 << 20) };
+
+		disk_write(f->disk, &io);
+		assert_int_equal(waiter_wait(&w, 1), 0);
+	}
+	for (unsigned tries = 0; !direct(f); tries++) {
+		assert_true(tries < 300);   /* it is synced within seconds */
+		usleep(100000);
+		assert_int_equal(get(f, 1, 1, 1 << 20, 1 << 20, 7), 0);
+	}
+	assert_in_range(resident_pages("c/segments/00000001.seg"), 0, SEGMENT_BYTES / 4096 / 4);
+	memset(f->buf, 0, 1 << 20);
+	stop(f);
 }
 
 /* A new version replaces the old; a drop frees; what is freed is free on the file system too. */
@@ -591,6 +703,9 @@ int main(void)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		CASE(what_is_written_is_read_back),
+		CASE(what_is_on_disk_is_read_past_the_page_cache),
+		CASE(what_is_cut_short_is_damaged_past_the_page_cache_too),
+		CASE(a_settled_segment_is_not_kept_twice),
 		CASE(space_is_given_back),
 		CASE(the_limit_is_hard),
 		CASE(an_extent_survives_its_neighbours_end),
