@@ -181,14 +181,12 @@ void record_sync(struct volume *v)
 
 	lock_acquire(&v->lock);
 	present = segment_present(&v->segments);
-	v->is_whole_unsynced = v->whole_writes > 0;
 	lock_release(&v->lock);
 	rc = syncfs(v->fd) ? -errno : 0;
 	if (rc) {
 		volume_answered(v, true, rc, "syncing");
 		lock_acquire(&v->lock);
 		v->doubts++;   /* what was written may not be what is there */
-		v->is_whole_unsynced = true;
 		lock_release(&v->lock);
 	}
 	store_sync(v->store);

@@ -150,10 +150,7 @@ static void read_buffered(struct transfer *t)
 {
 	t->is_direct = false;
 	t->was_refused = true;
-	if (t->segment)
-		t->op.fd = t->segment->fd;
-	else
-		fcntl(t->fd, F_SETFL, 0);
+	t->op.fd = t->segment->fd;
 	t->op.asked = 0;
 	diskio_submit(t->volume->io, &t->op);
 }
@@ -211,25 +208,24 @@ static int reader_enters(struct volume *v, uint64_t key, const struct record *r)
 	return 0;
 }
 
-/* The descriptor to read the record by, past the page cache if that is of use; or negative errno. Called with the lock held. */
-static int read_open(struct transfer *t, bool direct)
+/*
+ * The descriptor to read the record by, past the page cache what needs not be in it; or negative errno. Whole objects are read
+ * from one end to the other, for which the page cache's read-ahead is good. Called with the lock held.
+ */
+static int read_open(struct transfer *t)
 {
 	struct volume *v = t->volume;
 	int fd;
 
-	if (t->record.kind == KIND_WHOLE) {
-		direct = direct && !v->is_whole_unsynced;
-		fd = t->fd = object_open(v, t->io->key, t->record.version, O_RDONLY | (direct ? O_DIRECT : 0));
-	} else {
-		direct = direct && t->segment->is_settled;
-		fd = direct ? segment_direct(&v->segments, t->segment) : t->segment->fd;
-	}
-	t->is_direct = direct;
-	if (!direct || fd >= 0)
-		return fd;
+	if (t->record.kind == KIND_WHOLE)
+		return t->fd = object_open(v, t->io->key, t->record.version, O_RDONLY);
+	if (!t->segment->is_settled || !atomic_load(&v->reads_direct))
+		return t->segment->fd;
+	fd = segment_direct(&v->segments, t->segment);
 	if (fd == -EINVAL)
 		direct_refused(v);
-	return read_open(t, false);
+	t->is_direct = fd >= 0;
+	return t->is_direct ? fd : t->segment->fd;
 }
 
 /* Find the record and its file. Called with the lock held. */
@@ -252,7 +248,7 @@ static int read_prepare(struct transfer *t)
 			return -EBADMSG;
 		t->segment->busy++;
 	}
-	t->op.fd = read_open(t, atomic_load(&v->reads_direct));
+	t->op.fd = read_open(t);
 	return t->op.fd < 0 ? -EBADMSG : 0;
 }
 
@@ -383,7 +379,6 @@ static int write_place(struct transfer *t)
 		rc = range_write_begin(v, t->io->key);
 		t->in_range = !rc;
 		v->whole_writes += !rc;
-		v->is_whole_unsynced = true;
 		lock_release(&v->lock);
 		if (rc)
 			return rc;

@@ -80,7 +80,7 @@ struct volume {
 	pthread_t committer;
 	_Atomic uint64_t index_bytes, errors;
 	_Atomic bool prefers_whole;    /* somebody can make use of whole objects */
-	_Atomic bool reads_direct;     /* with O_DIRECT what is on the disk and need not be in the page cache; until it is refused */
+	_Atomic bool reads_direct;     /* settled segments with O_DIRECT, until it is refused */
 	_Atomic bool serves, stores;   /* it is not down; as its health was last seen */
 	_Atomic bool is_lost;          /* the directory was deleted: neither, for good */
 
@@ -96,7 +96,6 @@ struct volume {
 	uint64_t fs_room_bytes, fs_checked_ns;   /* what min_free leaves us, and when that was so */
 	uint64_t full_until_ns;        /* the file system said ENOSPC, whatever it says to be free */
 	unsigned in_flight;            /* io between submit and done, probes, verifications */
-	bool is_whole_unsynced;        /* files of whole objects were written to since the last sync */
 	unsigned whole_writes;         /* of these, writes into files of whole objects, from before the file is opened */
 	struct work read_probe, write_probe;   /* one at a time: the health sees to that */
 	struct work loss;

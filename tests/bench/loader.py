@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stock PyTorch loader over a mount; one JSON line per epoch.
 
-  loader.py MOUNT CASE EPOCHS [LOCAL]   CASE: random:WORKERS, generator:WORKERS, distributed:RANKS, numpy, python, sequential, none;
+  loader.py DIR CASE EPOCHS        CASE: random:WORKERS, generator:WORKERS, distributed:RANKS, numpy, python, sequential, none;
                                    of samples inside large files: tar:WORKERS, tokens, hdf5:WORKERS
   loader.py --make DIR CASE        the files of such a case: 3,000 samples of 110 KiB
 
-LOCAL is the same data without the mount. A loader without workers reads between its steps: what that takes at best is
-measured there first, and told as "own_s". Files are read whole and their pages dropped, so that what a later epoch finds
-is the cache's; the consumer computes 1 ms a sample. "none" shuffles with the
-system's randomness through numpy's legacy generator: there is no seed to find.
+The consumer computes 1 ms a sample. In a mount of hopperfs files are read whole and their pages dropped, so that what a later
+epoch finds is the cache's. In any other directory they stay in the page cache: what the loader takes there from its second
+epoch on, with its workers and its reading between steps, it takes at best. "none" shuffles with the system's randomness:
+there is no seed to find.
 """
 import io, json, os, random, sys, tarfile, time
 import numpy, torch
@@ -43,19 +43,27 @@ if sys.argv[1] == "--make":
 root, case, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
 kind, _, number = case.partition(":")
 samples = SAMPLES
+try:
+    is_mount = bool(os.getxattr(root, "user.hopper.stats"))
+except OSError:
+    is_mount = False
 paths = sorted(os.path.join(root, d, n) for d in os.listdir(root) if os.path.isdir(os.path.join(root, d)) for n in os.listdir(os.path.join(root, d)))
 
 
-def read(i, drop=True):
-    fd = os.open(paths[i] if drop else os.path.join(sys.argv[4], os.path.relpath(paths[i], root)), os.O_RDONLY)
+def drop(fd):
+    if is_mount:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read(i):
+    fd = os.open(paths[i], os.O_RDONLY)
     have = 0
     while True:
         data = os.read(fd, 1 << 20)
         if not data:
             break
         have += len(data)
-    if drop:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    drop(fd)
     os.close(fd)
     return have
 
@@ -103,11 +111,11 @@ class Shards(torch.utils.data.IterableDataset):
             with open(path, "rb") as f, tarfile.open(fileobj=f, mode="r|*") as t:
                 for member in t:
                     yield len(t.extractfile(member).read())
-                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                drop(f.fileno())
 
 
 def stats():
-    return json.loads(os.getxattr(root, "user.hopper.stats"))
+    return json.loads(os.getxattr(root, "user.hopper.stats")) if is_mount else {}
 
 
 def batches(epoch):
@@ -132,13 +140,6 @@ def batches(epoch):
             yield 1
 
 
-own = 0
-if len(sys.argv) > 4 and (kind in ("numpy", "python", "sequential", "none") or case == "random:0"):
-    for pass_no in range(2):   # the second finds all of it in the page cache
-        began = time.monotonic()
-        for i in range(len(paths)):
-            read(i, drop=False)
-        own = time.monotonic() - began
 torch.manual_seed(42)
 torch.set_num_threads(1)
 if kind == "random":
@@ -160,12 +161,15 @@ for epoch in range(epochs):
         waited = time.monotonic()
     if kind in ("tokens", "hdf5"):
         fd = os.open(os.path.join(root, "tokens.bin" if kind == "tokens" else "data.h5"), os.O_RDONLY)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        drop(fd)
         os.close(fd)
     seconds, after = time.monotonic() - began, stats()
+    if not is_mount:
+        print(json.dumps({"epoch": epoch, "seconds": seconds}), flush=True)
+        continue
     big = max(after["sets"], key=lambda s: s["items"])
     delta = lambda section, key: after[section][key] - before[section][key]
-    print(json.dumps({"epoch": epoch, "seconds": seconds, "own_s": own, "stall_s": stall, "missed": delta("reads", "missed"), "joined": delta("reads", "joined"),
+    print(json.dumps({"epoch": epoch, "seconds": seconds, "stall_s": stall, "missed": delta("reads", "missed"), "joined": delta("reads", "joined"),
                       "coverage": 1 - (delta("reads", "missed") + delta("reads", "joined")) / samples,
                       "origin_bytes": delta("origin", "bytes"), "wasted_bytes": delta("prefetch", "wasted_bytes"),
                       "predictor": big["predictor"], "recognised": big["recognised"]}), flush=True)
