@@ -141,6 +141,7 @@ void cache_read(struct cache *c, struct cache_read *r)
 	s->pending = s->part_count;
 	answers_init(&a);
 	lock_acquire(&c->lock);
+	memory_used(c);
 	offset = r->offset;
 	for (int i = 0; i < s->part_count; offset += s->part[i++].len)
 		part_attach(c, &s->part[i], offset, &a);

@@ -2,11 +2,11 @@
 /*
  * Memory for extents, and less of it: who gives up his for another, and what happens when the limit in force falls.
  *
- *   extent_alloc --now and then--> memory_look: what does the cgroup allow? --less--> moving <--idle, beyond it-- extent_idle
+ *   memory_used --now and then--> memory_look: what does the cgroup allow? --less--> moving <--idle, beyond it-- extent_idle
  *                                                                                       |
  *                                  given up, or moved to where it may stay <-- memory_settle
  *
- * Nobody looks while nothing is allocated: a mount at rest uses no processor. The timer's thread does both, in small steps,
+ * Nobody looks while nothing is read or allocated: a mount at rest uses no processor. The timer's thread does both, in small steps,
  * so that nobody waits long for the lock.
  */
 #include <string.h>
@@ -83,7 +83,7 @@ static uint64_t allowed_bytes(const struct cache *c)
 	return bytes == UINT64_MAX ? bytes : bytes / 2;
 }
 
-static void ask_to_look(struct cache *c)
+void memory_used(struct cache *c)
 {
 	uint64_t now = clock_ns();
 
@@ -191,7 +191,7 @@ void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, 
 {
 	enum sacrifice most = for_demand ? WARM : WARM_ON_DISK;
 
-	ask_to_look(c);
+	memory_used(c);
 	a->has_lost = true;   /* perhaps: answers_give() looks */
 	/* a share is demand's alone, or a burst of writes would leave it nothing but what was staged */
 	while (!for_demand && ram_free_bytes(&c->ram) < len + ram_limit_bytes(&c->ram) / 8) {
