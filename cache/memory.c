@@ -162,6 +162,7 @@ static bool move(struct cache *c, struct extent *x, struct answers *a)
 	ram_free(&c->ram, x->home, x->buf, x->len);
 	x->buf = p;
 	x->home = home;
+	stats_inc(c->stats, STAT_RAM_MOVED);
 	return true;
 }
 

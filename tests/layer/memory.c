@@ -215,6 +215,7 @@ static void unread_is_moved(void **state)
 	read_extents(f, 40, 40 + UNREAD, true);
 	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_REQUESTS), requests);
 	assert_int_equal(stats_read(f->stats, STAT_EVICT_UNREAD), 0);
+	assert_int_equal(stats_read(f->stats, STAT_RAM_MOVED), UNREAD);
 	stop(f);
 }
 
