@@ -151,6 +151,7 @@ struct cache {
 	struct list moving;          /* READY, idle, but beyond the limit in force: nobody's sacrifice, soon settled */
 	const char *cgroup_root;     /* immutable; as in struct cache_config */
 	uint64_t look_ns;            /* who uses memory from then on asks for a look at what the cgroup allows */
+	uint64_t period_ns;          /* ram_trim() is told of another period from then on */
 	bool must_look;
 	struct list starved;         /* WAITING_MEMORY */
 	struct list filling;         /* FILLING from the origin, oldest first */
@@ -215,7 +216,7 @@ uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
 void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a);
 int memory_open(struct cache *c, uint64_t bytes, const struct topology *t);   /* @bytes 0: as much as seems right. Lock NOT held */
 void memory_used(struct cache *c);                       /* by a reader, or for one: perhaps it is time to look */
-void memory_look(struct cache *c);                       /* what does the cgroup allow? Lets go of the lock meanwhile */
+void memory_look(struct cache *c);                       /* what does the cgroup allow, and what is not needed? Lets go of the lock meanwhile */
 void memory_leave(struct cache *c, struct extent *x);    /* idle, in no list, and beyond the limit in force */
 bool memory_settle(struct cache *c, struct answers *a);  /* a step with those; returns whether there are more */
 

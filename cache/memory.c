@@ -17,6 +17,7 @@
 #include "lib/stats.h"
 
 #define LOOK_NS (2 * NSEC_PER_SEC)
+#define PERIOD_NS (60 * NSEC_PER_SEC)   /* memory free for longer need not be ours */
 
 enum {
 	STEP_EXTENTS = 32,           /* moved or given up without letting go of the lock */
@@ -141,6 +142,7 @@ int memory_open(struct cache *c, uint64_t bytes, const struct topology *t)
 void memory_look(struct cache *c)
 {
 	uint64_t allowed;
+	bool is_new;
 
 	lock_assert_held(&c->lock);
 	c->must_look = false;
@@ -148,6 +150,10 @@ void memory_look(struct cache *c)
 	allowed = allowed_bytes(c);
 	lock_acquire(&c->lock);
 	set_limit(c, allowed);
+	is_new = clock_ns() >= c->period_ns;
+	if (is_new)
+		c->period_ns = clock_ns() + PERIOD_NS;
+	ram_trim(&c->ram, is_new);
 }
 
 /* To where it may stay, in others' place if need be. Returns whether it could. */

@@ -15,6 +15,8 @@
 enum { PAGE = 4096 };
 #define RAM_LEAST (64ULL << 20)
 #define HUGE_STEP ((64u << 20) / PAGE)   /* pages */
+#define TRIM_SLACK ((16u << 20) / PAGE)
+#define TRIM_STEP ((64u << 20) / PAGE)   /* under the cache's lock: some milliseconds */
 
 static uint64_t mem_available(void)
 {
@@ -242,6 +244,7 @@ void *ram_alloc(struct ram *r, unsigned at, size_t len)
 	mark(a, run, count, true);
 	a->used_pages += count;
 	r->used_pages += count;
+	a->peak = a->used_pages > a->peak ? a->used_pages : a->peak;
 	a->hint = run + count;
 	a->reached = a->hint > a->reached ? a->hint : a->reached;
 	if (a->hint > a->top)
@@ -260,11 +263,11 @@ void ram_free(struct ram *r, unsigned at, void *p, size_t len)
 	r->used_pages -= count;
 	a->beyond -= beyond;
 	r->beyond -= beyond;
-	if (beyond)
-		give_back(a, first + count - beyond, first + count);
+	if (first + count > a->top)
+		give_back(a, first > a->top ? first : a->top, first + count);
 }
 
-/* ---- the limit in force ---- */
+/* ---- given back to the kernel ---- */
 
 static void give_back_free(struct arena *a, size_t from, size_t to)
 {
@@ -281,6 +284,32 @@ static void give_back_free(struct arena *a, size_t from, size_t to)
 		give_back(a, first, to);
 }
 
+static void lower_top(struct arena *a, size_t top)
+{
+	give_back_free(a, top, a->top);
+	a->top = top;
+	a->huge = a->huge < top ? a->huge : top;
+	a->hint = a->hint < top ? a->hint : 0;
+}
+
+static void arena_trim(struct arena *a, bool is_new)
+{
+	size_t peak = a->peak > a->last_peak ? a->peak : a->last_peak, keep = peak + peak / 8 + TRIM_SLACK;
+
+	if (keep < a->top)
+		lower_top(a, a->top - keep < TRIM_STEP ? keep : a->top - TRIM_STEP);
+	if (!is_new)
+		return;
+	a->last_peak = a->peak;
+	a->peak = a->used_pages;
+}
+
+void ram_trim(struct ram *r, bool is_new)
+{
+	for (unsigned i = 0; i < r->count; i++)
+		arena_trim(&r->arena[i], is_new);
+}
+
 static void arena_set_bound(struct arena *a, size_t bound)
 {
 	if (bound == a->bound)
@@ -291,10 +320,7 @@ static void arena_set_bound(struct arena *a, size_t bound)
 		a->beyond += is_used(a, p);
 	if (a->top <= bound)
 		return;
-	give_back_free(a, bound, a->top);
-	a->top = bound;
-	a->huge = a->huge < bound ? a->huge : bound;
-	a->hint = a->hint < bound ? a->hint : 0;
+	lower_top(a, bound);
 }
 
 bool ram_set_limit(struct ram *r, uint64_t bytes)

@@ -34,7 +34,8 @@ struct arena {
 	size_t beyond;            /* of the used ones */
 	size_t hint;              /* where the last run ended */
 	size_t reached;           /* pages at and above it were never handed out */
-	size_t top;               /* nor those at and above this one, since they were given back to the kernel */
+	size_t top;               /* nor those at and above this one, since they were given back to the kernel: none is resident but in use */
+	size_t peak, last_peak;   /* used pages at most, in this period and the one before */
 	size_t huge;              /* pages below it were given to khugepaged */
 	int node;                 /* the kernel's number; -1: nodes are not told apart */
 };
@@ -57,6 +58,9 @@ void ram_close(struct ram *r);
  * back to the kernel. Returns whether the limit is another one now.
  */
 bool ram_set_limit(struct ram *r, uint64_t bytes);
+
+/* A step of giving back what was not needed in this period, nor in the one before; @is_new: another period begins. */
+void ram_trim(struct ram *r, bool is_new);
 
 /* Is any of the run @p beyond the limit in force? */
 bool ram_is_beyond(const struct ram *r, unsigned at, const void *p, size_t len);

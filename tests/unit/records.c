@@ -204,6 +204,50 @@ static void ram_follows_its_limit(void **state)
 	ram_close(&r);
 }
 
+/* What was needed once, and not for two periods, is the kernel's; what is in use stays as it is. */
+static void ram_not_needed_is_given_back(void **state)
+{
+	enum { RUNS = 128, LEN = 1 << 20, KEPT = RUNS - 3 };
+	static unsigned char resident[RUNS * LEN / 4096];
+	unsigned char *run[RUNS];
+	unsigned count = 0;
+	struct ram r;
+
+	(void)state;
+	assert_int_equal(ram_open(&r, RUNS * LEN, NULL), 0);
+	for (unsigned k = 0; k < RUNS; k++) {
+		run[k] = ram_alloc(&r, 0, LEN);
+		memset(run[k], (int)k, LEN);
+	}
+	for (unsigned k = 8; k < RUNS; k++) {
+		if (k != KEPT)
+			ram_free(&r, 0, run[k], LEN);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		ram_trim(&r, i == 4);
+	assert_int_equal(mincore(run[0], sizeof(resident) * 4096, resident), 0);
+	for (unsigned p = 0; p < sizeof(resident); p++)
+		count += resident[p] & 1;
+	assert_int_equal(count, sizeof(resident));   /* one period is not long */
+	ram_trim(&r, true);
+	for (unsigned i = 0; i < 2; i++)
+		ram_trim(&r, false);
+	assert_int_equal(mincore(run[0], sizeof(resident) * 4096, resident), 0);
+	for (unsigned p = count = 0; p < sizeof(resident); p++)
+		count += resident[p] & 1;
+	assert_in_range(count, 9 * LEN / 4096, 40 * LEN / 4096);
+	for (unsigned k = 0; k < 8; k++)
+		assert_int_equal(run[k][LEN - 1], k);
+	assert_int_equal(run[KEPT][LEN / 2], KEPT);
+	ram_free(&r, 0, run[KEPT], LEN);
+	assert_int_equal(mincore(run[KEPT], LEN, resident), 0);
+	assert_int_equal(resident[0] & 1, 0);
+	for (count = 0; ram_alloc(&r, 0, LEN); count++)
+		;
+	assert_int_equal(count, RUNS - 8);
+	ram_close(&r);
+}
+
 /* Files as the kernel's, below the scratch directory. */
 static void cgroup_is(const char *root, const char *path, const char *text)
 {
@@ -263,6 +307,7 @@ int main(void)
 		cmocka_unit_test(codec_compresses_what_pays),
 		cmocka_unit_test(ram_runs_do_not_overlap),
 		cmocka_unit_test(ram_follows_its_limit),
+		cmocka_unit_test(ram_not_needed_is_given_back),
 		cmocka_unit_test(cgroup_limits_are_found),
 	};
 
