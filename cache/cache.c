@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "cache/cgroup.h"
 #include "cache/dirs.h"
 #include "cache/extent.h"
 #include "cache/origin/health.h"
@@ -140,6 +141,7 @@ void cache_read(struct cache *c, struct cache_read *r)
 	s->pending = s->part_count;
 	answers_init(&a);
 	lock_acquire(&c->lock);
+	memory_used(c);
 	offset = r->offset;
 	for (int i = 0; i < s->part_count; offset += s->part[i++].len)
 		part_attach(c, &s->part[i], offset, &a);
@@ -572,7 +574,7 @@ void cache_flow(struct cache *c, struct cache_flow *ret_flow)
 		.in_flight = c->origin_in_flight,
 		.demand_in_flight = c->demand_in_flight + c->hedges + c->hedges_waiting,
 		.done = c->requests_done, .bytes = c->request_bytes, .hedged_bytes = c->hedged_bytes,
-		.ram_free_bytes = ram_limit_bytes(&c->ram) - ram_used_bytes(&c->ram),
+		.ram_free_bytes = ram_free_bytes(&c->ram),
 		.ram_limit_bytes = ram_limit_bytes(&c->ram),
 		.disk_room_bytes = room + consumed * 4096,
 		.limit_bytes = limit,
@@ -590,7 +592,9 @@ void cache_set_parallel(struct cache *c, unsigned parallel)
 
 uint64_t cache_memory_spare(void)
 {
-	return ram_auto_bytes();
+	uint64_t bytes = ram_auto_bytes(), allowed = cgroup_memory_bytes(NULL) / 2;
+
+	return bytes < allowed ? bytes : allowed;
 }
 
 static void publish_nodes(struct cache *c)
@@ -603,7 +607,7 @@ static void publish_nodes(struct cache *c)
 		const struct arena *a = &c->ram.arena[i];
 
 		strbuf_addf(&b, "%s{\"node\": %d, \"bytes\": %llu, \"limit_bytes\": %llu, \"local_hits\": %llu, \"remote_hits\": %llu}",
-			    i ? ", " : "[", a->node, (unsigned long long)arena_used_bytes(a), (unsigned long long)a->pages * 4096,
+			    i ? ", " : "[", a->node, (unsigned long long)arena_used_bytes(a), (unsigned long long)arena_limit_bytes(a),
 			    (unsigned long long)c->hits[i].local, (unsigned long long)c->hits[i].remote);
 	}
 	lock_release(&c->lock);
@@ -722,7 +726,7 @@ static int cache_start(struct cache *c, const struct cache_config *cfg, char *ms
 	if (!rc)
 		rc = evict_new(&evict, &c->evict);
 	if (!rc)
-		rc = ram_open(&c->ram, cfg->ram_bytes ? cfg->ram_bytes : ram_auto_bytes(), cfg->topology);
+		rc = memory_open(c, cfg->ram_bytes, cfg->topology);
 	if (!rc)
 		rc = start_threads(c);
 	return rc;
@@ -770,6 +774,7 @@ int cache_open(const struct cache_config *cfg, struct origin *origin, struct sta
 	c->origin = origin;
 	c->stats = stats;
 	c->timeout_ns = cfg->timeout_ns;
+	c->cgroup_root = cfg->cgroup_root;
 	hedge_init(&c->hedge, cfg->hedge);
 	lock_init(&c->lock, "cache", RANK_CACHE);
 	lock_cond_init(&c->timer_wake);
@@ -780,6 +785,7 @@ int cache_open(const struct cache_config *cfg, struct origin *origin, struct sta
 		list_init(&c->warm[i]);
 	}
 	list_init(&c->losers);
+	list_init(&c->moving);
 	list_init(&c->starved);
 	list_init(&c->filling);
 	list_init(&c->retrying);

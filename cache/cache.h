@@ -39,6 +39,7 @@ struct cache_config {
 	uint64_t min_free_bytes;
 	unsigned min_free_percent;
 	uint64_t ram_bytes;           /* ram=; 0 for auto */
+	const char *cgroup_root;      /* borrowed; where the cgroup's limits are found (cgroup.h); NULL: this machine's */
 	enum disk_codec codec;
 	bool verify_all;
 	const struct topology *topology;   /* borrowed; NULL: nothing is known of nodes */
@@ -212,7 +213,7 @@ struct cache_flow {
 	uint64_t bytes;              /* bytes of these */
 	uint64_t hedged_bytes;       /* asked for by hedges since start */
 	uint64_t ram_free_bytes;     /* that a prefetch may use now */
-	uint64_t ram_limit_bytes;    /* ram= */
+	uint64_t ram_limit_bytes;    /* in force: ram=, or less where the cgroup may have less */
 	uint64_t disk_room_bytes;    /* ... counting what is consumed and could go */
 	uint64_t limit_bytes;        /* of the disk tier: the cache's capacity */
 	bool origin_is_down;         /* a prefetch would only fail; asking this has it probed */

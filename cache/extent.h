@@ -21,7 +21,9 @@
  *   (B) bytes below valid never change;
  *   (C) a buffer is freed only with refs == 0 and no write in flight;
  *   (D) whoever ends a fill answers every waiter exactly once, success or not;
- *   (E) a buffer comes from an arena, so memory never exceeds ram=;
+ *   (E) a buffer comes from an arena, within the limit in force (ram=, or less if our cgroup may have less), so memory
+ *       never exceeds it. When it falls, what is in use beyond the new one at that moment stays until it is not; what is
+ *       idle there leaves at once, within the steps of memory_settle;
  *   (F) once the fill has ended nobody writes to buf: a request that is still in
  *       flight then has a buffer of its own, until it ends;
  *   (G) one hedge per fill;
@@ -62,7 +64,7 @@ struct extent {
 	unsigned refs;               /* readers whose iov points here, and the fill itself */
 	struct list waiters;         /* of struct part */
 	struct list wants;           /* of struct want_state */
-	struct list lru;             /* in one of cache->cold or ->warm while READY and idle */
+	struct list lru;             /* in one of cache->cold, ->warm or ->moving while READY and idle */
 	struct list queue;           /* in ->starved, ->filling or ->retrying */
 	struct disk_room room;       /* on disk, for the write behind the fill */
 	int8_t place;                /* of the reader it was made for, -1 if unknown */
@@ -146,6 +148,11 @@ struct cache {
 	/* READY, idle, by the arena of their buffer: served ones; the others. Oldest first */
 	struct list cold[TOPOLOGY_PLACES_MAX], warm[TOPOLOGY_PLACES_MAX];
 	struct ram_hits hits[TOPOLOGY_PLACES_MAX];
+	struct list moving;          /* READY, idle, but beyond the limit in force: nobody's sacrifice, soon settled */
+	const char *cgroup_root;     /* immutable; as in struct cache_config */
+	uint64_t look_ns;            /* who uses memory from then on asks for a look at what the cgroup allows */
+	uint64_t period_ns;          /* ram_trim() is told of another period from then on */
+	bool must_look;
 	struct list starved;         /* WAITING_MEMORY */
 	struct list filling;         /* FILLING from the origin, oldest first */
 	struct list retrying;        /* FILLING, waiting to be tried again */
@@ -189,21 +196,29 @@ void fill_start(struct extent *x);                       /* lock NOT held */
 void fill_part_done(struct part *p, int err, struct answers *a);
 void extent_unref(struct cache *c, struct extent *x);    /* may make it idle, or free a dead one */
 void extent_idle(struct cache *c, struct extent *x);
+void extent_remove(struct cache *c, struct extent *x);       /* out of the tables: DEAD */
 void extent_free(struct cache *c, struct extent *x);
 void extent_lost(struct cache *c, const struct extent *x);   /* told by the next answers_give() */
 void extent_clear_ram_only(struct cache *c, struct extent *x);
 struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *attr);
 struct extent *extent_new_piece(struct cache *c, const struct ns_attr *attr, uint64_t start, uint32_t len);
 void extent_forget(struct cache *c, struct extent *x);       /* a new one that came to nothing: out of the tables, freed */
+void *fill_timer_thread(void *arg);
+/* Every fill ends here, once; @fetched bytes came from the origin. Lock NOT held. */
+void fill_end(struct extent *x, int err, uint64_t fetched);
+uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
+
+/* memory.c: with the lock held, unless said otherwise. */
 /*
  * Memory from an arena, given up by who is idle; a prefetch leaves demand a share. From arena *@home unless that would
  * cost what is still needed there; sets *@home. NULL without.
  */
 void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a);
-void *fill_timer_thread(void *arg);
-/* Every fill ends here, once; @fetched bytes came from the origin. Lock NOT held. */
-void fill_end(struct extent *x, int err, uint64_t fetched);
-uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
+int memory_open(struct cache *c, uint64_t bytes, const struct topology *t);   /* @bytes 0: as much as seems right. Lock NOT held */
+void memory_used(struct cache *c);                       /* by a reader, or for one: perhaps it is time to look */
+void memory_look(struct cache *c);                       /* what does the cgroup allow, and what is not needed? Lets go of the lock meanwhile */
+void memory_leave(struct cache *c, struct extent *x);    /* idle, in no list, and beyond the limit in force */
+bool memory_settle(struct cache *c, struct answers *a);  /* a step with those; returns whether there are more */
 
 /* request.c: with the lock held, unless said otherwise. */
 void request_start(struct extent *x);                    /* lock NOT held */

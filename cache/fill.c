@@ -183,7 +183,7 @@ void extent_forget(struct cache *c, struct extent *x)
 	free(x);
 }
 
-static void extent_remove(struct cache *c, struct extent *x)
+void extent_remove(struct cache *c, struct extent *x)
 {
 	extent_leave_tables(c, x);
 	x->state = EXTENT_DEAD;
@@ -216,6 +216,10 @@ void extent_idle(struct cache *c, struct extent *x)
 		extent_free(c, x);
 		return;
 	}
+	if (ram_is_beyond(&c->ram, x->home, x->buf, x->len)) {
+		memory_leave(c, x);
+		return;
+	}
 	/* read to its end: the reader's page cache has it now */
 	list_push_back(x->is_served ? &c->cold[x->home] : &c->warm[x->home], &x->lru);
 }
@@ -246,78 +250,6 @@ void extent_lost(struct cache *c, const struct extent *x)
 		c->lost_size = size;
 	}
 	c->lost[c->lost_count++] = (struct lost){ x->key, x->start, x->is_piece, x->is_staged };
-}
-
-/*
- * Give up one idle extent's memory. Demand may take whatever is idle; a
- * prefetch neither takes what another prefetch has staged in memory alone, nor what is not on disk.
- */
-static bool reclaim_one(struct cache *c, struct list *from, bool only_on_disk)
-{
-	list_for_each(n, from) {
-		struct extent *x = container_of(n, struct extent, lru);
-
-		if (only_on_disk && !x->is_on_disk)
-			continue;
-		if (!x->is_on_disk && x->is_staged)
-			stats_inc(c->stats, STAT_EVICT_UNREAD);
-		if (!x->is_on_disk)
-			extent_lost(c, x);
-		extent_remove(c, x);
-		extent_free(c, x);
-		return true;
-	}
-	return false;
-}
-
-/* What may be given up for memory, the cheapest first. */
-enum sacrifice { COLD, WARM_ON_DISK, WARM };
-
-static bool reclaim(struct cache *c, unsigned at, enum sacrifice what)
-{
-	return reclaim_one(c, what == COLD ? &c->cold[at] : &c->warm[at], what == WARM_ON_DISK);
-}
-
-/* The @i-th arena to try, of all: home is the first. */
-static unsigned arena_at(const struct cache *c, unsigned home, unsigned i)
-{
-	return (home + i) % c->ram.count;
-}
-
-static bool reclaim_anywhere(struct cache *c, unsigned home, enum sacrifice what)
-{
-	for (unsigned i = 0; i < c->ram.count; i++) {
-		if (reclaim(c, arena_at(c, home, i), what))
-			return true;
-	}
-	return false;
-}
-
-void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a)
-{
-	enum sacrifice most = for_demand ? WARM : WARM_ON_DISK;
-
-	a->has_lost = true;   /* perhaps: answers_give() looks */
-	/* a share is demand's alone, or a burst of writes would leave it nothing but what was staged */
-	while (!for_demand && ram_used_bytes(&c->ram) + len > ram_limit_bytes(&c->ram) / 8 * 7) {
-		if (!reclaim_anywhere(c, *home, COLD) && !reclaim_anywhere(c, *home, WARM_ON_DISK))
-			return NULL;
-	}
-	for (enum sacrifice what = COLD; what <= most; what++) {
-		for (unsigned i = 0; i < c->ram.count; i++) {
-			unsigned at = arena_at(c, *home, i);
-			void *p;
-
-			do
-				p = ram_alloc(&c->ram, at, len);
-			while (!p && reclaim(c, at, what));
-			if (p) {
-				*home = (uint8_t)at;
-				return p;
-			}
-		}
-	}
-	return NULL;
 }
 
 /* The share that is left for what is on disk: (H). */
@@ -659,16 +591,22 @@ void *fill_timer_thread(void *arg)
 		uint64_t now = clock_ns(), wake_ns = UINT64_MAX;
 		struct extent *x = due_retry(c, now, &wake_ns);
 		struct origin_read *hedge;
+		bool has_more;
 
+		if (c->must_look) {
+			memory_look(c);
+			continue;
+		}
 		answers_init(&a);
 		fill_give_up(c, now, &wake_ns, &a);   /* first: who waits may still be served by another request */
 		expire_waiters(c, now, &wake_ns, &a);
 		expire_starved(c, now, &wake_ns, &a);
 		request_write_off(c, now, &wake_ns);
 		hedge = request_hedge(c, now, &wake_ns, &a);
+		has_more = memory_settle(c, &a);
 		if (x)
 			list_remove(&x->queue);
-		if (x || hedge || a.has_lost || !list_is_empty(&a.reads) || !list_is_empty(&a.wants) || !list_is_empty(&a.start)) {
+		if (x || has_more || hedge || a.has_lost || !list_is_empty(&a.reads) || !list_is_empty(&a.wants) || !list_is_empty(&a.start)) {
 			bool fails = x && c->is_closing;
 
 			lock_release(&c->lock);

@@ -2,6 +2,7 @@ noinst_LIBRARIES += libhopper_cache.a
 libhopper_cache_a_SOURCES = \
 	cache/cache.c cache/cache.h \
 	cache/cachedir.c cache/cachedir.h \
+	cache/cgroup.c cache/cgroup.h \
 	cache/codec.c cache/codec.h \
 	cache/dirs.c cache/dirs.h \
 	cache/disk.c cache/disk.h \
@@ -10,6 +11,7 @@ libhopper_cache_a_SOURCES = \
 	cache/extent.h \
 	cache/fill.c \
 	cache/hedge.c cache/hedge.h \
+	cache/memory.c \
 	cache/namespace.c cache/namespace.h \
 	cache/ns_record.c cache/ns_record.h \
 	cache/own.c cache/own.h \

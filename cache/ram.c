@@ -11,11 +11,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "lib/log.h"
-#include "lib/parse.h"
 
 enum { PAGE = 4096 };
 #define RAM_LEAST (64ULL << 20)
 #define HUGE_STEP ((64u << 20) / PAGE)   /* pages */
+#define TRIM_SLACK ((16u << 20) / PAGE)
+#define TRIM_STEP ((64u << 20) / PAGE)   /* under the cache's lock: some milliseconds */
 
 static uint64_t mem_available(void)
 {
@@ -32,38 +33,10 @@ static uint64_t mem_available(void)
 	return (uint64_t)kib * 1024;
 }
 
-/* memory.max of our cgroup (version 2), UINT64_MAX without one. */
-static uint64_t cgroup_limit(void)
-{
-	FILE *f = fopen("/proc/self/cgroup", "re");
-	char line[4096], path[4200], text[64] = "";
-	uint64_t limit = UINT64_MAX;
-
-	*path = 0;
-	while (f && fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\n")] = 0;
-		if (!strncmp(line, "0::", 3))
-			snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", line + 3);
-	}
-	if (f)
-		fclose(f);
-	f = *path ? fopen(path, "re") : NULL;
-	if (f && fgets(text, sizeof(text), f)) {
-		text[strcspn(text, "\n")] = 0;
-		if (parse_u64(text, &limit))
-			limit = UINT64_MAX;
-	}
-	if (f)
-		fclose(f);
-	return limit;
-}
-
 uint64_t ram_auto_bytes(void)
 {
-	uint64_t bytes = mem_available() / 4, limit = cgroup_limit() / 2;
+	uint64_t bytes = mem_available() / 4;
 
-	if (bytes > limit)
-		bytes = limit;
 	return bytes > RAM_LEAST ? bytes : RAM_LEAST;
 }
 
@@ -77,7 +50,7 @@ static void bind_pages(const struct arena *a, int mode, const struct cpus *nodes
 static int arena_open(struct arena *a, uint64_t bytes, int node)
 {
 	a->node = node;
-	a->pages = bytes / PAGE;
+	a->pages = a->bound = bytes / PAGE;
 	a->used = calloc((a->pages + 63) / 64 + 1, sizeof(uint64_t));
 	a->memory = mmap(NULL, a->pages * PAGE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -155,7 +128,7 @@ int ram_open(struct ram *r, uint64_t bytes, const struct topology *t)
 		return rc;
 	}
 	for (unsigned i = 0; i < r->count; i++)
-		r->pages += r->arena[i].pages;
+		r->bound += r->arena[i].bound;
 	return 0;
 }
 
@@ -169,6 +142,12 @@ void ram_close(struct ram *r)
 	memset(r, 0, sizeof(*r));
 }
 
+/* Pages within the limit in force. */
+static size_t arena_free(const struct arena *a)
+{
+	return a->bound - (a->used_pages - a->beyond);
+}
+
 unsigned ram_home(const struct ram *r, int place)
 {
 	unsigned emptiest = 0;
@@ -178,7 +157,7 @@ unsigned ram_home(const struct ram *r, int place)
 	if (place >= 0)
 		return (unsigned)place;
 	for (unsigned i = 1; i < r->count; i++) {
-		if (r->arena[i].pages - r->arena[i].used_pages > r->arena[emptiest].pages - r->arena[emptiest].used_pages)
+		if (arena_free(&r->arena[i]) > arena_free(&r->arena[emptiest]))
 			emptiest = i;
 	}
 	return emptiest;
@@ -234,24 +213,40 @@ static void raise_top(struct arena *a, size_t end)
 	}
 }
 
+/* Of a run's pages, how many are beyond the limit in force. */
+static size_t beyond_of(const struct arena *a, size_t first, size_t count)
+{
+	size_t end = first + count;
+
+	return end <= a->bound ? 0 : end - a->bound < count ? end - a->bound : count;
+}
+
+/* Pages [@from, @to) are free: they need not be resident. */
+static void give_back(struct arena *a, size_t from, size_t to)
+{
+	madvise(a->memory + from * PAGE, (to - from) * PAGE, MADV_DONTNEED);
+}
+
 void *ram_alloc(struct ram *r, unsigned at, size_t len)
 {
 	struct arena *a = &r->arena[at];
 	size_t count = (len + PAGE - 1) / PAGE, run;
 
-	if (a->used_pages + count > a->pages)
+	if (count > arena_free(a))
 		return NULL;
 	run = find_run(a, a->hint, a->top, count);
-	if (run == SIZE_MAX && a->used_pages + count <= a->top)
+	if (run == SIZE_MAX && a->used_pages - a->beyond + count <= a->top)
 		run = find_run(a, 0, a->top, count);
 	if (run == SIZE_MAX)
-		run = find_run(a, a->top > count ? a->top - count : 0, a->pages, count);
+		run = find_run(a, a->top > count ? a->top - count : 0, a->bound, count);
 	if (run == SIZE_MAX)
 		return NULL;
 	mark(a, run, count, true);
 	a->used_pages += count;
 	r->used_pages += count;
+	a->peak = a->used_pages > a->peak ? a->used_pages : a->peak;
 	a->hint = run + count;
+	a->reached = a->hint > a->reached ? a->hint : a->reached;
 	if (a->hint > a->top)
 		raise_top(a, a->hint);
 	return a->memory + run * PAGE;
@@ -260,9 +255,97 @@ void *ram_alloc(struct ram *r, unsigned at, size_t len)
 void ram_free(struct ram *r, unsigned at, void *p, size_t len)
 {
 	struct arena *a = &r->arena[at];
-	size_t count = (len + PAGE - 1) / PAGE;
+	size_t count = (len + PAGE - 1) / PAGE, first = (size_t)((char *)p - a->memory) / PAGE;
+	size_t beyond = beyond_of(a, first, count);
 
-	mark(a, (size_t)((char *)p - a->memory) / PAGE, count, false);
+	mark(a, first, count, false);
 	a->used_pages -= count;
 	r->used_pages -= count;
+	a->beyond -= beyond;
+	r->beyond -= beyond;
+	if (first + count > a->top)
+		give_back(a, first > a->top ? first : a->top, first + count);
+}
+
+/* ---- given back to the kernel ---- */
+
+static void give_back_free(struct arena *a, size_t from, size_t to)
+{
+	size_t first = from;
+
+	for (size_t p = from; p < to; p++) {
+		if (!is_used(a, p))
+			continue;
+		if (first < p)
+			give_back(a, first, p);
+		first = p + 1;
+	}
+	if (first < to)
+		give_back(a, first, to);
+}
+
+static void lower_top(struct arena *a, size_t top)
+{
+	give_back_free(a, top, a->top);
+	a->top = top;
+	a->huge = a->huge < top ? a->huge : top;
+	a->hint = a->hint < top ? a->hint : 0;
+}
+
+static void arena_trim(struct arena *a, bool is_new)
+{
+	size_t peak = a->peak > a->last_peak ? a->peak : a->last_peak, keep = peak + peak / 8 + TRIM_SLACK;
+
+	if (keep < a->top)
+		lower_top(a, a->top - keep < TRIM_STEP ? keep : a->top - TRIM_STEP);
+	if (!is_new)
+		return;
+	a->last_peak = a->peak;
+	a->peak = a->used_pages;
+}
+
+void ram_trim(struct ram *r, bool is_new)
+{
+	for (unsigned i = 0; i < r->count; i++)
+		arena_trim(&r->arena[i], is_new);
+}
+
+static void arena_set_bound(struct arena *a, size_t bound)
+{
+	if (bound == a->bound)
+		return;
+	a->bound = bound;
+	a->beyond = 0;
+	for (size_t p = bound; p < a->reached; p++)
+		a->beyond += is_used(a, p);
+	if (a->top <= bound)
+		return;
+	lower_top(a, bound);
+}
+
+bool ram_set_limit(struct ram *r, uint64_t bytes)
+{
+	size_t was = r->bound, all = 0;
+
+	for (unsigned i = 0; i < r->count; i++)
+		all += r->arena[i].pages;
+	r->bound = r->beyond = 0;
+	for (unsigned i = 0; i < r->count; i++) {
+		struct arena *a = &r->arena[i];
+		size_t bound = bytes / PAGE < all ? (size_t)((double)a->pages * (double)(bytes / PAGE) / (double)all) : a->pages;
+
+		if (bound < ARENA_LEAST / PAGE)
+			bound = ARENA_LEAST / PAGE < a->pages ? ARENA_LEAST / PAGE : a->pages;
+		arena_set_bound(a, bound);
+		r->bound += a->bound;
+		r->beyond += a->beyond;
+	}
+	return r->bound != was;
+}
+
+bool ram_is_beyond(const struct ram *r, unsigned at, const void *p, size_t len)
+{
+	const struct arena *a = &r->arena[at];
+
+	return beyond_of(a, (size_t)((const char *)p - a->memory) / PAGE, (len + PAGE - 1) / PAGE) > 0;
 }

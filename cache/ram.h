@@ -4,6 +4,9 @@
  * runs of 4-KiB pages. The arenas together are the hard limit, shared in proportion to the nodes' memory; an arena's pages become resident from
  * the low end, as they are needed: runs are first sought among those that are.
  *
+ * A lower limit may come into force, and go again: then an arena is its low end. Runs beyond, from before, are used until
+ * they are freed, and are the kernel's from then on; who owns them is to see to that (memory.c).
+ *
  * Bound means preferred: a node without free memory sends pages elsewhere rather than somebody to the OOM killer. Where
  * an arena would be less than ARENA_LEAST, there is one for all places, interleaved.
  *
@@ -27,8 +30,12 @@ struct arena {
 	char *memory;             /* owned mapping */
 	uint64_t *used;           /* a bit per page; owned */
 	size_t pages, used_pages;
+	size_t bound;             /* pages at and above it are beyond the limit in force */
+	size_t beyond;            /* of the used ones */
 	size_t hint;              /* where the last run ended */
-	size_t top;               /* pages at and above it were never handed out */
+	size_t reached;           /* pages at and above it were never handed out */
+	size_t top;               /* nor those at and above this one, since they were given back to the kernel: none is resident but in use */
+	size_t peak, last_peak;   /* used pages at most, in this period and the one before */
 	size_t huge;              /* pages below it were given to khugepaged */
 	int node;                 /* the kernel's number; -1: nodes are not told apart */
 };
@@ -36,15 +43,27 @@ struct arena {
 struct ram {
 	unsigned count;           /* arenas: one for each place, or one */
 	struct arena arena[TOPOLOGY_PLACES_MAX];
-	size_t pages, used_pages; /* of all */
+	size_t used_pages, bound, beyond;   /* of all */
 };
 
-/* Bytes to use when the user did not say: a quarter of what is available, within the cgroup's limit. */
+/* A quarter of the machine's memory that is available now, but not too little. */
 uint64_t ram_auto_bytes(void);
 
 /* @t NULL: one place. Returns 0 or -ENOMEM. */
 int ram_open(struct ram *r, uint64_t bytes, const struct topology *t);
 void ram_close(struct ram *r);
+
+/*
+ * The limit in force is the arenas', @bytes if that is less, but ARENA_LEAST for each at least. What is free beyond is given
+ * back to the kernel. Returns whether the limit is another one now.
+ */
+bool ram_set_limit(struct ram *r, uint64_t bytes);
+
+/* A step of giving back what was not needed in this period, nor in the one before; @is_new: another period begins. */
+void ram_trim(struct ram *r, bool is_new);
+
+/* Is any of the run @p beyond the limit in force? */
+bool ram_is_beyond(const struct ram *r, unsigned at, const void *p, size_t len);
 
 /* The arena for a reader at @place; for one who is nowhere (-1), the emptiest. */
 unsigned ram_home(const struct ram *r, int place);
@@ -66,9 +85,21 @@ static inline uint64_t ram_used_bytes(const struct ram *r)
 	return (uint64_t)r->used_pages * 4096;
 }
 
+/* In force. */
 static inline uint64_t ram_limit_bytes(const struct ram *r)
 {
-	return (uint64_t)r->pages * 4096;
+	return (uint64_t)r->bound * 4096;
+}
+
+/* Within the limit in force. */
+static inline uint64_t ram_free_bytes(const struct ram *r)
+{
+	return (uint64_t)(r->bound - (r->used_pages - r->beyond)) * 4096;
+}
+
+static inline uint64_t arena_limit_bytes(const struct arena *a)
+{
+	return (uint64_t)a->bound * 4096;
 }
 
 #endif

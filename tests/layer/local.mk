@@ -7,6 +7,7 @@ LAYER_TESTS += \
 	tests/layer/dirs \
 	tests/layer/disk \
 	tests/layer/hedge \
+	tests/layer/memory \
 	tests/layer/namespace \
 	tests/layer/nomem \
 	tests/layer/origin \
@@ -29,6 +30,8 @@ tests_layer_disk_SOURCES = tests/layer/disk.c $(LAYER_SOURCES)
 tests_layer_disk_LDADD = $(UNIT_LDADD)
 tests_layer_hedge_SOURCES = tests/layer/hedge.c tests/layer/one.c tests/layer/one.h $(LAYER_SOURCES)
 tests_layer_hedge_LDADD = $(UNIT_LDADD)
+tests_layer_memory_SOURCES = tests/layer/memory.c tests/layer/one.c tests/layer/one.h $(LAYER_SOURCES)
+tests_layer_memory_LDADD = $(UNIT_LDADD)
 tests_layer_namespace_SOURCES = tests/layer/namespace.c $(LAYER_SOURCES)
 tests_layer_namespace_LDADD = $(UNIT_LDADD)
 tests_layer_nomem_SOURCES = tests/layer/nomem.c $(LAYER_SOURCES)

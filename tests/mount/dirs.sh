@@ -13,7 +13,7 @@ cleanup_all() {
 	local status=$?
 
 	if is_mounted; then umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"; fi
-	[ -z "$daemon_pid" ] || kill -9 "$daemon_pid" 2>/dev/null
+	[ -z "$daemon_pid" ] || crash 2>/dev/null
 	for m in "${mounted[@]}"; do umount -l "$m" 2>/dev/null; done
 	(exit $status)
 	cleanup

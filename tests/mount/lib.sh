@@ -10,6 +10,7 @@
 #   stop                                  unmount, wait until the daemon is gone
 #   crash                                 kill -9 the daemon and its keeper, remove the dead mount
 #   $daemon_pid, server_pid               the keeper, which start began, and the process that serves
+#   $deaths_are_meant                     not empty: the test itself ends servers, which the keeper replaces
 #   stat_of KEY                           a number from the statistics (reads.opens)
 #   wait_for 'CONDITION' [SECONDS]        until the shell condition holds
 #   fail TEXT / skip TEXT / check A = B   as they say
@@ -25,6 +26,7 @@ hopperfs=${HOPPERFS:-$builddir/hopperfs}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/hopper-test.XXXXXX")
 origin=$scratch/origin cache=$scratch/cache mnt=$scratch/mnt
 daemon_pid=
+deaths_are_meant=
 # Anybody may reach the mount; each directory keeps its own permissions.
 chmod 755 "$scratch"
 mkdir "$origin" "$mnt"
@@ -78,7 +80,16 @@ stop() {
 	local status=$?
 	daemon_pid=
 	[ $status = 0 ] || fail "the daemon ended with status $status"
+	check_deaths
 }
+
+# The keeper replaces a server that dies, so that readers and the keeper's status do not tell.
+check_deaths() {
+	[ -n "$deaths_are_meant" ] || ! grep 'the daemon was ended by signal\|the daemon ended with status' "$scratch/log" ||
+		fail "${1:-a server} died"
+}
+
+is_sanitized() { nm "$hopperfs" 2>/dev/null | grep -q '__asan_init\|__tsan_init'; }
 
 server_pid() { pgrep -P "$daemon_pid"; }
 

@@ -26,5 +26,6 @@ wait_for 'umount "$mnt" 2>/dev/null || fusermount3 -u "$mnt" 2>/dev/null' 20 || 
 wait "$daemon_pid"
 check $? -eq 0 "status of the daemon"
 daemon_pid=
+check_deaths
 grep -E 'Sanitizer|runtime error' "$scratch/log" && fail "sanitizer report"
 exit 0

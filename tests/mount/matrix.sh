@@ -57,7 +57,8 @@ again() { start "fault:control=$control:$origin" "open=$1,timeout=2,meta_ttl=1h,
 bad=0
 cells() {
 	/usr/bin/python3 "$(dirname "$0")/matrix.py" "$origin" "$mnt" "$control" "$row" "$@" || bad=1
-	kill -0 "$daemon_pid" 2>/dev/null || fail "$row: the daemon died"
+	kill -0 "$daemon_pid" 2>/dev/null || fail "$row: the keeper died"
+	check_deaths "$row: the server"
 }
 counted() {
 	local sum=0 c
@@ -72,6 +73,7 @@ end_row() {
 	wait "$daemon_pid"
 	check $? -eq 0 "$row: status of the daemon"
 	daemon_pid=
+	check_deaths "$row: the server"
 	undisk
 }
 some() { [ "${MATRIX:-}" = full ] && echo "$quick $waits" || echo "$*"; }
@@ -147,7 +149,9 @@ end_row
 
 row=emfile
 mount_row daemon size=200M
-prlimit --pid "$daemon_pid" --nofile=$(($(find /proc/$daemon_pid/fd -mindepth 1 | wc -l) + 12)):4096
+server=$(server_pid)
+prlimit --pid "$server" --nofile=$(($(find /proc/$server/fd -mindepth 1 | wc -l) + 3)):4096
 cells $(some $quick)
+grep -q 'Too many open files' "$scratch/log" || { echo "$row: NOT MET"; bad=1; }
 end_row
 [ $bad = 0 ] || fail "see above"

@@ -9,7 +9,7 @@ command -v setpriv >/dev/null || skip "setpriv is not installed"
 id nobody >/dev/null 2>&1 || skip "there is no user nobody"
 sealed=2
 case $(getconf LONG_BIT)-$(uname -m) in 64-x86_64 | 64-aarch64) ;; *) sealed=0 ;; esac
-nm "$hopperfs" 2>/dev/null | grep -q '__asan_init\|__tsan_init' && sealed=0
+is_sanitized && sealed=0
 
 # Others' files, in a directory of another's; the cache below one of another's too.
 head -c 300000 /dev/urandom >"$origin/private"

@@ -7,6 +7,7 @@ LIMIT_S=${LIMIT_S:-400}
 . "$(dirname "$0")/lib.sh"
 
 kills=${KILLS:-15}
+deaths_are_meant=1
 make_files "${FILES:-1200}" 30001 4
 /usr/bin/python3 - "$origin" <<'PY'
 import os, random, sys

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is read back from disk: namespace records, compressed extents, memory runs. */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include "cache/cgroup.h"
 #include "cache/codec.h"
 #include "cache/ns_record.h"
 #include "cache/ram.h"
@@ -149,6 +155,150 @@ static void ram_runs_do_not_overlap(void **state)
 	ram_close(&r);
 }
 
+/* Beyond a lower limit nothing is handed out, what is freed there is the kernel's, and a higher one gives it back. */
+static void ram_follows_its_limit(void **state)
+{
+	enum { RUNS = 64, LEN = 1 << 18 };
+	unsigned char resident[RUNS * LEN / 4096];
+	unsigned char *run[RUNS], *begin;
+	unsigned within = 0, count = 0;
+	struct ram r;
+
+	(void)state;
+	assert_int_equal(ram_open(&r, RUNS * LEN, NULL), 0);
+	for (unsigned k = 0; k < RUNS; k++) {
+		run[k] = ram_alloc(&r, 0, LEN);
+		assert_non_null(run[k]);
+		memset(run[k], (int)k, LEN);
+	}
+	begin = run[0];
+	assert_false(ram_set_limit(&r, RUNS * LEN + 1));
+	assert_true(ram_set_limit(&r, RUNS * LEN / 2 - 4096));
+	assert_int_equal(ram_limit_bytes(&r), RUNS * LEN / 2 - 4096);
+	assert_int_equal(ram_free_bytes(&r), 0);
+	assert_null(ram_alloc(&r, 0, 1));
+	for (unsigned k = 0; k < RUNS; k++)
+		within += !ram_is_beyond(&r, 0, run[k], LEN);
+	assert_int_equal(within, RUNS / 2 - 1);
+	for (unsigned k = RUNS / 4; k < RUNS; k++) {
+		assert_int_equal(run[k][LEN - 1], k);
+		ram_free(&r, 0, run[k], LEN);
+	}
+	assert_int_equal(ram_used_bytes(&r), RUNS / 4 * LEN);
+	assert_int_equal(mincore(begin, RUNS * LEN, resident), 0);
+	for (unsigned p = 0; p < sizeof(resident); p++)
+		count += resident[p] & 1;
+	assert_true(count <= ram_limit_bytes(&r) / 4096);
+	while (ram_alloc(&r, 0, LEN))
+		within--;
+	assert_int_equal(within, RUNS / 4);   /* as many as fit below */
+	assert_true(ram_set_limit(&r, 1));
+	assert_int_equal(ram_limit_bytes(&r), ARENA_LEAST);
+	assert_true(ram_set_limit(&r, UINT64_MAX));
+	assert_int_equal(ram_limit_bytes(&r), RUNS * LEN);
+	for (unsigned k = 0; k < RUNS / 4; k++)
+		assert_int_equal(run[k][0], k);
+	for (count = 0; ram_alloc(&r, 0, LEN); count++)
+		;
+	assert_int_equal(count, RUNS / 2 + 1);
+	ram_close(&r);
+}
+
+/* What was needed once, and not for two periods, is the kernel's; what is in use stays as it is. */
+static void ram_not_needed_is_given_back(void **state)
+{
+	enum { RUNS = 128, LEN = 1 << 20, KEPT = RUNS - 3 };
+	static unsigned char resident[RUNS * LEN / 4096];
+	unsigned char *run[RUNS];
+	unsigned count = 0;
+	struct ram r;
+
+	(void)state;
+	assert_int_equal(ram_open(&r, RUNS * LEN, NULL), 0);
+	for (unsigned k = 0; k < RUNS; k++) {
+		run[k] = ram_alloc(&r, 0, LEN);
+		memset(run[k], (int)k, LEN);
+	}
+	for (unsigned k = 8; k < RUNS; k++) {
+		if (k != KEPT)
+			ram_free(&r, 0, run[k], LEN);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		ram_trim(&r, i == 4);
+	assert_int_equal(mincore(run[0], sizeof(resident) * 4096, resident), 0);
+	for (unsigned p = 0; p < sizeof(resident); p++)
+		count += resident[p] & 1;
+	assert_int_equal(count, sizeof(resident));   /* one period is not long */
+	ram_trim(&r, true);
+	for (unsigned i = 0; i < 2; i++)
+		ram_trim(&r, false);
+	assert_int_equal(mincore(run[0], sizeof(resident) * 4096, resident), 0);
+	for (unsigned p = count = 0; p < sizeof(resident); p++)
+		count += resident[p] & 1;
+	assert_in_range(count, 9 * LEN / 4096, 40 * LEN / 4096);
+	for (unsigned k = 0; k < 8; k++)
+		assert_int_equal(run[k][LEN - 1], k);
+	assert_int_equal(run[KEPT][LEN / 2], KEPT);
+	ram_free(&r, 0, run[KEPT], LEN);
+	assert_int_equal(mincore(run[KEPT], LEN, resident), 0);
+	assert_int_equal(resident[0] & 1, 0);
+	for (count = 0; ram_alloc(&r, 0, LEN); count++)
+		;
+	assert_int_equal(count, RUNS - 8);
+	ram_close(&r);
+}
+
+/* Files as the kernel's, below the scratch directory. */
+static void cgroup_is(const char *root, const char *path, const char *text)
+{
+	char name[512];
+	FILE *f;
+
+	snprintf(name, sizeof(name), "%s/%s", root, path);
+	for (char *slash = strchr(name + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = 0;
+		mkdir(name, 0700);
+		*slash = '/';
+	}
+	f = fopen(name, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+/* The smallest of those that hold for us, of either version, ours or above. */
+static void cgroup_limits_are_found(void **state)
+{
+	char root[] = "/tmp/hopper-cgroup.XXXXXX", command[64];
+
+	(void)state;
+	assert_non_null(mkdtemp(root));
+	assert_true(cgroup_memory_bytes(root) == UINT64_MAX);
+	cgroup_is(root, "proc/self/cgroup", "0::/job/worker\n");
+	assert_true(cgroup_memory_bytes(root) == UINT64_MAX);
+	cgroup_is(root, "sys/fs/cgroup/job/worker/memory.max", "max\n");
+	cgroup_is(root, "sys/fs/cgroup/job/memory.max", "1000000\n");
+	assert_int_equal(cgroup_memory_bytes(root), 1000000);
+	cgroup_is(root, "sys/fs/cgroup/job/worker/memory.high", "900000\n");
+	assert_int_equal(cgroup_memory_bytes(root), 900000);
+	cgroup_is(root, "proc/self/cgroup", "0::/job/other\n");
+	assert_int_equal(cgroup_memory_bytes(root), 1000000);
+	cgroup_is(root, "proc/self/cgroup", "0::/../elsewhere\n");
+	assert_true(cgroup_memory_bytes(root) == UINT64_MAX);
+	cgroup_is(root, "sys/fs/cgroup/memory.max", "700000\n");
+	assert_int_equal(cgroup_memory_bytes(root), 700000);
+	cgroup_is(root, "sys/fs/cgroup/memory.max", "nonsense\n");
+	cgroup_is(root, "sys/fs/cgroup/memory/job/memory.limit_in_bytes", "9223372036854771712\n");
+	cgroup_is(root, "sys/fs/cgroup/memory/job/memory.soft_limit_in_bytes", "600000\n");
+	cgroup_is(root, "sys/fs/cgroup/unified/memory.high", "800000\n");
+	cgroup_is(root, "proc/self/cgroup", "5:cpu,memory:/job\n4:pids:/\nbroken\n0::/\n");
+	assert_int_equal(cgroup_memory_bytes(root), 600000);
+	cgroup_is(root, "proc/self/cgroup", "5:cpu:/job\n0::/");
+	assert_int_equal(cgroup_memory_bytes(root), 800000);
+	snprintf(command, sizeof(command), "rm -r %s", root);
+	assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -156,6 +306,9 @@ int main(void)
 		cmocka_unit_test(damaged_nodes_stay_in_bounds),
 		cmocka_unit_test(codec_compresses_what_pays),
 		cmocka_unit_test(ram_runs_do_not_overlap),
+		cmocka_unit_test(ram_follows_its_limit),
+		cmocka_unit_test(ram_not_needed_is_given_back),
+		cmocka_unit_test(cgroup_limits_are_found),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
