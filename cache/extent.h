@@ -26,7 +26,9 @@
  *       flight then has a buffer of its own, until it ends;
  *   (G) one hedge per fill;
  *   (H) requests to the origin never have all of the memory: a share is left for
- *       what is on disk, however long the origin hangs.
+ *       what is on disk, however long the origin hangs;
+ *   (I) a READY extent changes its buffer only while nobody but who moves it has a
+ *       reference, and for the same bytes in another arena (move.c).
  *
  * Everything here is protected by cache->lock but what says otherwise.
  */
@@ -200,6 +202,8 @@ void extent_forget(struct cache *c, struct extent *x);       /* a new one that c
  * cost what is still needed there; sets *@home. NULL without.
  */
 void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a);
+/* The same from arena @at alone, and of nothing but what is free or was read. */
+void *extent_alloc_at(struct cache *c, unsigned at, size_t len, struct answers *a);
 void *fill_timer_thread(void *arg);
 /* Every fill ends here, once; @fetched bytes came from the origin. Lock NOT held. */
 void fill_end(struct extent *x, int err, uint64_t fetched);

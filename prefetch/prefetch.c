@@ -207,8 +207,10 @@ static void *prefetch_thread(void *arg)
 			accesses_take(p, &o);
 			had = true;
 		}
-		if (p->cfg.mode != PREFETCH_OFF)
+		if (p->cfg.mode != PREFETCH_OFF) {
 			issue_all(p);
+			move_ahead(p);
+		}
 		push_ahead(p);
 		remember_profile(p);
 		if (had && clock_ns() - p->remembered_ns > REMEMBER_NS)
