@@ -7,5 +7,5 @@ export HOPPERFS=${HOPPERFS:-$(pwd)/hopperfs}
 here=$(cd "$(dirname "$0")" && pwd)
 set -e
 "$here/boot" -t 220 env -u HOPPER_LIMITED HOPPER_VM_DISKS=1 bash "$here/disks.sh"
-"$here/boot" -t 220 env -u HOPPER_LIMITED bash "$here/placement.sh"
+"$here/boot" -t 330 env -u HOPPER_LIMITED bash "$here/placement.sh"
 POLICIES=daemon KILLS=2 FILES=60 LIMIT_S=110 "$here/boot" -t 120 env -u HOPPER_LIMITED bash "$here/../mount/takeover.sh"
