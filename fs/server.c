@@ -112,6 +112,7 @@ static int prepare(struct mount *m, char *msg, size_t msg_size)
 	m->fs.prefetch = m->prefetch;
 	m->fs.stats = m->stats;
 	m->fs.handover = h;
+	m->fs.topology = m->topology;
 	m->fs.locator = m->locator;
 	m->fs.config_text = m->options->config_text;
 	m->fs.mountpoint = m->options->mountpoint;
