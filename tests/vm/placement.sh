@@ -15,19 +15,13 @@ slow="fault:read=5ms,meta=1ms,bw=50M:$origin"
 
 # read_epochs CASE EPOCHS MIN: two workers; of the hits in the epochs that tell, at least MIN are to be local
 read_epochs() {
-	/usr/bin/python3 - "$mnt" "$@" <<'PY' || fail "$1: hits were not local, or none were"
-import json, os, random, sys, time
-root, case, epochs, least = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+	/usr/bin/python3 -B - "$mnt" "$(dirname "$0")" "$@" <<'PY' || fail "$1: hits were not local, or none were"
+import json, os, random, sys
+root, case, epochs, least = sys.argv[1], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])
+sys.path.insert(0, sys.argv[2])
+from loader import BATCH, cpus_of, deal, largest_set, torch_order, wait_recognised
 paths = sorted(os.path.join(root, d, n) for d in os.listdir(root) for n in os.listdir(os.path.join(root, d)))
-BATCH = 10
 LEARNING = 5   # batches of each worker, by which the loader's shape is known
-
-def cpus_of(node):
-    found = set()
-    for part in open("/sys/devices/system/node/node%d/cpulist" % node).read().split(","):
-        first, _, last = part.strip().partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
 
 def hits(key):
     nodes = json.loads(os.getxattr(root, "user.hopper.stats"))["ram"]["nodes"]
@@ -52,19 +46,6 @@ def worker(node, batches, told, done):
     os.write(done, b"%8d%8d" % (here, elsewhere))
     os._exit(0)
 
-def torch_order(seed):
-    """torch.randperm() of a generator with this seed, without torch, which takes minutes to load here"""
-    state = [seed]
-    for i in range(1, 624):
-        state.append((1812433253 * (state[-1] ^ state[-1] >> 30) + i) & 0xffffffff)
-    words = random.Random()
-    words.setstate((3, (*state, 624), None))
-    p = list(range(len(paths)))
-    for i in range(len(p) - 1):
-        j = i + words.getrandbits(32) % (len(p) - i)
-        p[i], p[j] = p[j], p[i]
-    return p
-
 own = random.Random(5)
 home = [own.randrange(2) for _ in paths]
 sampled, total = [0, 0], [0, 0]
@@ -72,16 +53,6 @@ sampled, total = [0, 0], [0, 0]
 # With its own files a worker has to have read them once; an order is known from LEARNING on.
 def counts_epoch(epoch):
     return case != "own" or epoch > 0
-
-def largest_set():
-    return max(json.loads(os.getxattr(root, "user.hopper.stats"))["sets"], key=lambda x: x["items"])
-
-# Of the recogniser's seconds and the readers', in a guest, neither is real.
-def wait_recognised(text):
-    until = time.monotonic() + 30
-    while not largest_set()["recognised"].startswith(text):
-        assert time.monotonic() < until, "not recognised: " + text
-        time.sleep(0.05)
 
 if case == "told":
     os.setxattr(root, "user.hopper.plan", b"python seed=12")
@@ -97,9 +68,8 @@ for epoch in range(epochs):
         if case == "told":
             random.Random(12 + epoch).shuffle(order)
         else:
-            order = torch_order(12 + epoch)
-        all_of_them = [order[at:at + BATCH] for at in range(0, len(order), BATCH)]
-        batches = [all_of_them[0::2], all_of_them[1::2]]
+            order = torch_order(12 + epoch, len(paths))
+        batches = deal(order)
     pipes = []
     for w in (0, 1):
         told, done = os.pipe(), os.pipe()
@@ -110,7 +80,7 @@ for epoch in range(epochs):
     for b in range(max(map(len, batches))):
         if b == LEARNING:
             if case == "found":
-                wait_recognised("torch seed %d" % (12 + epoch))
+                wait_recognised(root, "torch seed %d" % (12 + epoch))
             before = hits("local_hits"), hits("remote_hits")
         for w in (0, 1):
             if b < len(batches[w]):
@@ -124,7 +94,7 @@ for epoch in range(epochs):
         os.wait()
         for fd in pipes[w]:
             os.close(fd)
-    largest = largest_set()
+    largest = largest_set(root)
     local, remote = hits("local_hits") - before[0], hits("remote_hits") - before[1]
     print("%-8s epoch %d: %4d local hits, %3d remote; predictor %s %s" %
           (case, epoch, local, remote, largest["predictor"], largest["recognised"]), flush=True)
