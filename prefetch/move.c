@@ -52,9 +52,6 @@ static bool next_to_move(struct prefetch *p, uint64_t ram_bytes, uint64_t *ret_i
 	size_t pos = 0;
 
 	lock_scope(&p->lock);
-	/* what goes into the page cache is copied there to the right place, wherever it was */
-	if (!p->has_places || !p->cfg.recognise || p->sink.push)
-		return false;
 	while (!has && (s = map64_next(&p->sets.by_key, &pos, NULL))) {
 		/* pieces are of this epoch */
 		if (is_live(s, now) && !s->records && follow_order(&s->follow))
@@ -63,12 +60,21 @@ static bool next_to_move(struct prefetch *p, uint64_t ram_bytes, uint64_t *ret_i
 	return has;
 }
 
+static bool is_worth_while(struct prefetch *p)
+{
+	lock_scope(&p->lock);
+	/* what goes into the page cache is copied there to the right place, wherever it was */
+	return p->has_places && p->cfg.recognise && !p->sink.push;
+}
+
 void move_ahead(struct prefetch *p)
 {
 	struct cache_flow flow;
 	uint64_t ino;
 	int place;
 
+	if (!is_worth_while(p))
+		return;
 	cache_flow(p->cache, &flow);
 	while (!atomic_load(&p->is_stopping) && next_to_move(p, flow.ram_limit_bytes, &ino, &place))
 		cache_move(p->cache, ino, place);
