@@ -160,6 +160,12 @@ enum cache_tier { CACHE_TIER_NONE = 0, CACHE_TIER_RAM = 1, CACHE_TIER_DISK = 2 }
 /* Where an extent is (a mask). From memory and the index; no I/O. */
 unsigned cache_where(struct cache *c, const struct ns_attr *attr, uint32_t extent);
 
+/*
+ * The reader of file @ino is expected at @place: what memory has of it without a gap, of its first 16 MiB, moves there, as
+ * far as nobody uses it and there is memory that is free or was read. Copies the bytes before it returns; no lock may be held.
+ */
+void cache_move(struct cache *c, uint64_t ino, int place);
+
 /* The NUMA node that has most of a file's bytes in memory, as the kernel sees it; -1 for none. */
 int cache_node(struct cache *c, const struct ns_attr *attr);
 

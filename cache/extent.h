@@ -28,7 +28,9 @@
  *       flight then has a buffer of its own, until it ends;
  *   (G) one hedge per fill;
  *   (H) requests to the origin never have all of the memory: a share is left for
- *       what is on disk, however long the origin hangs.
+ *       what is on disk, however long the origin hangs;
+ *   (I) a READY extent changes its buffer only while nobody but who moves it has a
+ *       reference, and for the same bytes in another arena (move.c).
  *
  * Everything here is protected by cache->lock but what says otherwise.
  */
@@ -214,6 +216,8 @@ uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
  * cost what is still needed there; sets *@home. NULL without.
  */
 void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a);
+/* The same from arena @at alone, and of nothing but what is free or was read. */
+void *extent_alloc_at(struct cache *c, unsigned at, size_t len, struct answers *a);
 int memory_open(struct cache *c, uint64_t bytes, const struct topology *t);   /* @bytes 0: as much as seems right. Lock NOT held */
 void memory_used(struct cache *c);                       /* by a reader, or for one: perhaps it is time to look */
 void memory_look(struct cache *c);                       /* what does the cgroup allow, and what is not needed? Lets go of the lock meanwhile */

@@ -12,6 +12,7 @@ libhopper_cache_a_SOURCES = \
 	cache/fill.c \
 	cache/hedge.c cache/hedge.h \
 	cache/memory.c \
+	cache/move.c \
 	cache/namespace.c cache/namespace.h \
 	cache/ns_record.c cache/ns_record.h \
 	cache/own.c cache/own.h \

@@ -194,6 +194,22 @@ bool memory_settle(struct cache *c, struct answers *a)
 
 /* ---- memory for one ---- */
 
+static void *alloc_at(struct cache *c, unsigned at, size_t len, enum sacrifice what)
+{
+	void *p;
+
+	do
+		p = ram_alloc(&c->ram, at, len);
+	while (!p && reclaim(c, at, what));
+	return p;
+}
+
+void *extent_alloc_at(struct cache *c, unsigned at, size_t len, struct answers *a)
+{
+	a->has_lost = true;
+	return alloc_at(c, at, len, COLD);
+}
+
 void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, struct answers *a)
 {
 	enum sacrifice most = for_demand ? WARM : WARM_ON_DISK;
@@ -208,11 +224,8 @@ void *extent_alloc(struct cache *c, uint8_t *home, size_t len, bool for_demand, 
 	for (enum sacrifice what = COLD; what <= most; what++) {
 		for (unsigned i = 0; i < c->ram.count; i++) {
 			unsigned at = arena_at(c, *home, i);
-			void *p;
+			void *p = alloc_at(c, at, len, what);
 
-			do
-				p = ram_alloc(&c->ram, at, len);
-			while (!p && reclaim(c, at, what));
 			if (p) {
 				*home = (uint8_t)at;
 				return p;

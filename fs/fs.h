@@ -36,6 +36,7 @@ struct fs {
 	struct passthrough *passthrough;
 	struct handshake handshake;
 	struct handover *handover;    /* for who comes after us, and from who was before; not owned */
+	const struct topology *topology;   /* not owned; NULL: one place */
 	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
 	enum transport transport;     /* asked for */

@@ -137,9 +137,9 @@ bool pagecache_choose(struct fs *fs, enum open_policy asked, bool is_prefetching
 
 /* ---- life ---- */
 
-static void sink_push(void *arg, uint64_t ino)
+static void sink_push(void *arg, uint64_t ino, int place)
 {
-	push_file(arg, ino);
+	push_file(arg, ino, place);
 }
 
 static void sink_stale(void *arg, uint64_t ino)
@@ -149,7 +149,7 @@ static void sink_stale(void *arg, uint64_t ino)
 
 static int begin_push(struct fs *fs, struct session *session)
 {
-	struct push_config cfg = { fs->cache, fs->prefetch, session, fs->stats, fs->watch };
+	struct push_config cfg = { fs->cache, fs->prefetch, session, fs->stats, fs->watch, fs->topology };
 
 	return push_new(&cfg, &fs->push);
 }

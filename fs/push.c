@@ -2,6 +2,8 @@
 #include "fs/push.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "cache/cache.h"
@@ -9,51 +11,87 @@
 #include "lib/list.h"
 #include "lib/lock.h"
 #include "lib/log.h"
+#include "lib/topology.h"
 #include "prefetch/prefetch.h"
 
 enum { RANK_PUSH = 8, PATH_BYTES = 4096 };
 
 struct job {
-	struct list link;            /* in ready */
+	struct list link;            /* in a pusher's ready */
 	struct push *push;
+	int place;                   /* where it is to be; -1: anywhere */
 	struct ns_attr attr;
 	bool is_expiry;
 	int err;                     /* of bringing it into memory */
 	struct cache_want want;
 };
 
+/* The thread of a place. */
+struct pusher {
+	struct push *push;           /* immutable, as are the next two */
+	int place;
+	pthread_t thread;
+	pthread_cond_t wake;
+	/* protected by push->lock */
+	struct list ready;           /* of struct job */
+	unsigned jobs;               /* in ready, or at work */
+};
+
 struct push {
 	struct push_config cfg;      /* immutable */
-	pthread_t thread;
 	struct lock lock;
-	pthread_cond_t wake;
 	/* protected by lock */
-	struct list ready;           /* of struct job */
-	unsigned jobs;               /* that exist; each ends on the push thread */
+	struct pusher pusher[TOPOLOGY_PLACES_MAX];
+	unsigned pushers;            /* immutable once files are pushed */
+	unsigned jobs;               /* that exist; each ends on a push thread */
 	bool is_stopping;
 };
 
-static void job_end(struct job *j)
+static void wake_all(struct push *p)
+{
+	for (unsigned i = 0; i < p->pushers; i++)
+		pthread_cond_signal(&p->pusher[i].wake);
+}
+
+static void job_end(struct job *j, struct pusher *by)
 {
 	struct push *p = j->push;
 
 	free(j);
 	lock_acquire(&p->lock);
-	p->jobs--;
+	by->jobs--;
+	if (!--p->jobs && p->is_stopping)
+		wake_all(p);
 	lock_release(&p->lock);
+}
+
+/* The pusher of a place; for anywhere, the idlest. Lock held. */
+static struct pusher *pusher_for(struct push *p, int place)
+{
+	struct pusher *idlest = &p->pusher[0];
+
+	if (place >= 0 && place < (int)p->pushers)
+		return &p->pusher[place];
+	for (unsigned i = 1; i < p->pushers; i++) {
+		if (p->pusher[i].jobs < idlest->jobs)
+			idlest = &p->pusher[i];
+	}
+	return idlest;
 }
 
 static void job_ready(struct job *j)
 {
 	struct push *p = j->push;
+	struct pusher *to;
 
-	lock_acquire(&p->lock);
-	list_push_back(&p->ready, &j->link);
-	pthread_cond_signal(&p->wake);
-	lock_release(&p->lock);
+	lock_scope(&p->lock);
+	to = pusher_for(p, j->place);
+	to->jobs++;
+	list_push_back(&to->ready, &j->link);
+	pthread_cond_signal(&to->wake);
 }
 
-static struct job *job_new(struct push *p, const struct ns_attr *attr, bool is_expiry)
+static struct job *job_new(struct push *p, const struct ns_attr *attr, bool is_expiry, int place)
 {
 	struct job *j = calloc(1, sizeof(*j));
 	bool is_stopping;
@@ -71,6 +109,7 @@ static struct job *job_new(struct push *p, const struct ns_attr *attr, bool is_e
 	j->push = p;
 	j->attr = *attr;
 	j->is_expiry = is_expiry;
+	j->place = place;
 	return j;
 }
 
@@ -117,39 +156,59 @@ static void expire_one(struct push *p, struct job *j)
 		stats_inc(p->cfg.stats, STAT_PAGECACHE_EXPIRED);
 }
 
+static void job_do(struct job *j, struct pusher *by)
+{
+	struct push *p = j->push;
+	uint64_t ino = j->attr.ino;
+	int rc;
+
+	if (j->is_expiry) {
+		expire_one(p, j);
+		job_end(j, by);
+		return;
+	}
+	rc = push_one(p, j);
+	prefetch_pushed(p->cfg.prefetch, ino, rc);
+	job_end(j, by);
+}
+
+/* The kernel takes the pages from the node of whoever stores them. */
+static void stay_at_place(const struct pusher *u)
+{
+	const struct topology *t = u->push->cfg.topology;
+	const struct cpus *cpus = t ? topology_pin(t, u->place) : NULL;
+	char name[16] = "push";
+
+	if (u->push->pushers > 1)
+		snprintf(name, sizeof(name), "push-%u", (unsigned)t->place[u->place].node % 10000);
+	pthread_setname_np(pthread_self(), name);
+	if (cpus)
+		pthread_setaffinity_np(pthread_self(), sizeof(cpus->bits), (const cpu_set_t *)cpus->bits);
+}
+
 static void *push_thread(void *arg)
 {
-	struct push *p = arg;
+	struct pusher *u = arg;
+	struct push *p = u->push;
 
-	pthread_setname_np(pthread_self(), "push");
+	stay_at_place(u);
 	lock_acquire(&p->lock);
 	while (!p->is_stopping || p->jobs) {
-		struct list *n = list_pop_front(&p->ready);
-		struct job *j = n ? container_of(n, struct job, link) : NULL;
-		uint64_t ino;
-		int rc;
+		struct list *n = list_pop_front(&u->ready);
 
-		if (!j) {
-			lock_wait(&p->lock, &p->wake);
+		if (!n) {
+			lock_wait(&p->lock, &u->wake);
 			continue;
 		}
 		lock_release(&p->lock);
-		ino = j->attr.ino;
-		if (j->is_expiry) {
-			expire_one(p, j);
-			job_end(j);
-		} else {
-			rc = push_one(p, j);
-			prefetch_pushed(p->cfg.prefetch, ino, rc);
-			job_end(j);
-		}
+		job_do(container_of(n, struct job, link), u);
 		lock_acquire(&p->lock);
 	}
 	lock_release(&p->lock);
 	return NULL;
 }
 
-void push_file(struct push *p, uint64_t ino)
+void push_file(struct push *p, uint64_t ino, int place)
 {
 	struct ns_attr attr;
 	struct job *j = NULL;
@@ -158,7 +217,7 @@ void push_file(struct push *p, uint64_t ino)
 	/* an open that is not seen would leave it counted as unread for ever */
 	if (!rc && !watch_has(p->cfg.watch, attr.parent))
 		rc = -EOPNOTSUPP;
-	if (!rc && !(j = job_new(p, &attr, false)))
+	if (!rc && !(j = job_new(p, &attr, false, place)))
 		rc = -EAGAIN;
 	if (rc) {
 		prefetch_pushed(p->cfg.prefetch, ino, rc);
@@ -166,6 +225,7 @@ void push_file(struct push *p, uint64_t ino)
 	}
 	j->want.key = extent_key(ino, 0);
 	j->want.is_for_memory = true;
+	j->want.place = place;
 	j->want.done = is_in_memory;
 	j->want.arg = j;
 	cache_want(p->cfg.cache, &j->want);
@@ -178,9 +238,44 @@ void push_expire(struct push *p, uint64_t ino)
 
 	if (ns_getattr(cache_ns(p->cfg.cache), ino, NS_NOCHECK | NS_NOWAIT, &attr))
 		return;
-	j = job_new(p, &attr, true);
+	j = job_new(p, &attr, true, -1);
 	if (j)
 		job_ready(j);
+}
+
+/* The first @started of them run. Waits for their work. */
+static void stop_pushers(struct push *p, unsigned started)
+{
+	lock_acquire(&p->lock);
+	p->is_stopping = true;
+	wake_all(p);
+	lock_release(&p->lock);
+	for (unsigned i = 0; i < started; i++)
+		pthread_join(p->pusher[i].thread, NULL);
+	for (unsigned i = 0; i < p->pushers; i++)
+		pthread_cond_destroy(&p->pusher[i].wake);
+}
+
+/* One for each place. */
+static int start_pushers(struct push *p, unsigned count)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct pusher *u = &p->pusher[i];
+
+		u->push = p;
+		u->place = (int)i;
+		list_init(&u->ready);
+		lock_cond_init(&u->wake);
+	}
+	p->pushers = count;
+	for (unsigned i = 0; i < count && !rc; i++) {
+		rc = -pthread_create(&p->pusher[i].thread, NULL, push_thread, &p->pusher[i]);
+		if (rc)
+			stop_pushers(p, i);
+	}
+	return rc;
 }
 
 int push_new(const struct push_config *cfg, struct push **ret_push)
@@ -192,10 +287,9 @@ int push_new(const struct push_config *cfg, struct push **ret_push)
 		return -ENOMEM;
 	p->cfg = *cfg;
 	lock_init(&p->lock, "push", RANK_PUSH);
-	lock_cond_init(&p->wake);
-	list_init(&p->ready);
-	rc = -pthread_create(&p->thread, NULL, push_thread, p);
+	rc = start_pushers(p, cfg->topology ? cfg->topology->count : 1);
 	if (rc) {
+		lock_destroy(&p->lock);
 		free(p);
 		return rc;
 	}
@@ -207,12 +301,7 @@ void push_free(struct push *p)
 {
 	if (!p)
 		return;
-	lock_acquire(&p->lock);
-	p->is_stopping = true;
-	pthread_cond_broadcast(&p->wake);
-	lock_release(&p->lock);
-	pthread_join(p->thread, NULL);
-	pthread_cond_destroy(&p->wake);
+	stop_pushers(p, p->pushers);
 	lock_destroy(&p->lock);
 	free(p);
 }

@@ -15,6 +15,7 @@
 #include "fs/privileges.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
+#include "lib/gpus.h"
 #include "lib/log.h"
 
 enum {
@@ -66,6 +67,14 @@ static int open_data(struct mount *m, char *msg, size_t msg_size)
 	return prefetch_start(&o->prefetch, m->cache, m->stats, &m->prefetch);
 }
 
+static void publish_gpus(struct mount *m)
+{
+	_cleanup_free_ char *gpus = gpus_json(NULL);
+
+	if (gpus)
+		stats_set_text(m->stats, STAT_GPUS, gpus);
+}
+
 /* The machine's nodes, and where on them readers run. */
 static int look_around(struct mount *m)
 {
@@ -73,6 +82,7 @@ static int look_around(struct mount *m)
 	m->locator = m->topology ? locator_new(m->topology) : NULL;
 	if (!m->locator)
 		return -ENOMEM;
+	publish_gpus(m);
 	for (unsigned i = 0; m->topology->count > 1 && i < m->topology->count; i++)
 		log_info("NUMA node %d: %llu MiB", m->topology->place[i].node,
 			 (unsigned long long)m->topology->place[i].memory_bytes >> 20);
@@ -102,6 +112,7 @@ static int prepare(struct mount *m, char *msg, size_t msg_size)
 	m->fs.prefetch = m->prefetch;
 	m->fs.stats = m->stats;
 	m->fs.handover = h;
+	m->fs.topology = m->topology;
 	m->fs.locator = m->locator;
 	m->fs.config_text = m->options->config_text;
 	m->fs.mountpoint = m->options->mountpoint;

@@ -2,6 +2,7 @@ noinst_LIBRARIES += libhopper_lib.a
 libhopper_lib_a_SOURCES = \
 	lib/cleanup.h \
 	lib/clock.h \
+	lib/gpus.c lib/gpus.h \
 	lib/hist.c lib/hist.h \
 	lib/list.h \
 	lib/locator.c lib/locator.h \

@@ -77,7 +77,7 @@ static int take(struct ahead *a, struct unit *u, uint32_t k)
 	return 1;
 }
 
-static uint64_t next_ordered(struct ahead *a, struct set *s)
+static bool next_ordered(struct ahead *a, struct set *s, struct ahead_item *ret)
 {
 	struct order *o = s->follow.order;
 	uint32_t at = s->push_at > o->front ? s->push_at : o->front;
@@ -89,15 +89,17 @@ static uint64_t next_ordered(struct ahead *a, struct set *s)
 
 		s->push_at = at;
 		if (rc < 0)
-			return 0;
+			return false;
 		s->push_at = at + 1;
-		if (rc > 0)
-			return u->first + k;
+		if (rc > 0) {
+			*ret = (struct ahead_item){ u, k, at };
+			return true;
+		}
 	}
-	return 0;
+	return false;
 }
 
-static uint64_t next_unread(struct ahead *a, struct set *s)
+static bool next_unread(struct ahead *a, struct set *s, struct ahead_item *ret)
 {
 	for (size_t i = 0; i < s->unit_count; i++) {
 		struct unit *u = s->unit[(s->push_unit + i) % s->unit_count];
@@ -107,25 +109,26 @@ static uint64_t next_unread(struct ahead *a, struct set *s)
 			int rc = is_pushable(u, k) ? take(a, u, k) : 0;
 
 			if (rc < 0)
-				return 0;
+				return false;
 			u->push_cursor = k + 1;
 			if (rc > 0) {
 				s->push_unit = (s->push_unit + i + 1) % s->unit_count;
-				return u->first + k;
+				*ret = (struct ahead_item){ u, k, UINT32_MAX };
+				return true;
 			}
 		}
 		u->is_pushed_out = true;
 	}
-	return 0;
+	return false;
 }
 
-uint64_t ahead_next(struct ahead *a, struct set *s, bool follows_order)
+bool ahead_next(struct ahead *a, struct set *s, bool follows_order, struct ahead_item *ret)
 {
 	if (a->in_flight >= AHEAD_IN_FLIGHT || a->is_blocked || s->records)
-		return 0;
+		return false;
 	if (follows_order)
-		return next_ordered(a, s);
-	return s->pushed < set_confidence(s) ? next_unread(a, s) : 0;
+		return next_ordered(a, s, ret);
+	return s->pushed < set_confidence(s) && next_unread(a, s, ret);
 }
 
 void ahead_done(struct ahead *a, struct unit *u, uint32_t index, uint64_t bytes, int err)

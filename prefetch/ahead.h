@@ -44,8 +44,14 @@ void ahead_begin(struct ahead *a, struct ns *ns, struct stats *stats);
 bool ahead_is_due(struct ahead *a, uint64_t now_ns);
 void ahead_set_max(struct ahead *a, uint64_t max_bytes);
 
-/* The next item of the set to push, 0 if none. @follows_order: in its order, else any that is unread. */
-uint64_t ahead_next(struct ahead *a, struct set *s, bool follows_order);
+struct ahead_item {
+	struct unit *unit;
+	uint32_t index;
+	uint32_t at;                 /* its position in the order; UINT32_MAX without */
+};
+
+/* The next item of the set to push; false if there is none. @follows_order: in its order, else any that is unread. */
+bool ahead_next(struct ahead *a, struct set *s, bool follows_order, struct ahead_item *ret);
 
 /* The push of an item of @bytes ended: 0, -EAGAIN (another time), or it is given up for this epoch. */
 void ahead_done(struct ahead *a, struct unit *u, uint32_t index, uint64_t bytes, int err);

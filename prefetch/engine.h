@@ -5,6 +5,7 @@
  *   prefetch.c   the thread, the page cache's supply, plans, life
  *   accesses.c   what was read: sets, epochs, orders, streams
  *   issue.c      what to ask the cache for next
+ *   move.c       what is in memory at another place than where it will be read
  *   advice.c     what the cache asks of us, and tells
  *   remember.c   what the next run is to know
  *   report.c     the statistics
@@ -135,6 +136,11 @@ void accesses_recognised(void *arg, struct recognise_job *job);
 
 /* Ask for as much as may be. Returns when nothing more may. Lock not held. */
 void issue_all(struct prefetch *p);
+
+/* ---- move.c ---- */
+
+/* Have moved what is about to be read elsewhere. Lock not held. */
+void move_ahead(struct prefetch *p);
 
 /* ---- advice.c ---- */
 

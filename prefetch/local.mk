@@ -4,6 +4,7 @@ libhopper_prefetch_a_SOURCES = \
 	prefetch/advice.c \
 	prefetch/engine.h \
 	prefetch/issue.c \
+	prefetch/move.c \
 	prefetch/remember.c \
 	prefetch/report.c \
 	prefetch/ahead.c prefetch/ahead.h \

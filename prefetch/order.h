@@ -37,6 +37,7 @@ struct order {
 	uint32_t furthest;       /* behind the furthest that was read */
 	uint32_t far[ORDER_FAR]; /* behind the furthest few, ascending */
 	uint32_t cursor;         /* where the next item to fetch is sought */
+	uint32_t mover;          /* where the next item to be moved in memory is sought */
 	enum predictor_id by;
 	uint32_t tolerance;      /* one access in so many may be elsewhere */
 	uint32_t stride;         /* 1, or the number of ranks */

@@ -26,6 +26,7 @@
 #include "lib/log.h"
 #include "lib/stats.h"
 #include "prefetch/plan.h"
+#include "prefetch/whereto.h"
 
 enum { RANK_PREFETCH = 10 };
 
@@ -83,24 +84,41 @@ __attribute__((format(printf, 2, 3))) void prefetch_set_plan_text(struct prefetc
 
 /* ---- into the page cache ---- */
 
-/* The next file to be put there, 0 for none. */
-static uint64_t next_to_push(struct prefetch *p)
+/* Where it will be read, as far as that is known: pages stay where they are put. Lock held. */
+static int push_place(struct prefetch *p, const struct ahead_item *i)
 {
-	uint64_t now = clock_ns(), ino = 0;
+	const struct set *s = i->unit->set;
+	int place = -1;
+
+	if (!p->has_places)
+		return -1;
+	if (i->at != UINT32_MAX)
+		place = whereto_position(&s->whereto, i->at, s->follow.order->stride);
+	return place >= 0 ? place : whereto_last(&s->whereto, i->unit->place ? i->unit->place[i->index] : 0);
+}
+
+/* The next file to be put there, 0 for none. */
+static uint64_t next_to_push(struct prefetch *p, int *ret_place)
+{
+	uint64_t now = clock_ns();
+	struct ahead_item item;
+	bool has = false;
 	struct set *s;
 	size_t pos = 0;
 
 	lock_scope(&p->lock);
 	if (!p->sink.push)
 		return 0;
-	while (!ino && (s = map64_next(&p->sets.by_key, &pos, NULL))) {
+	while (!has && (s = map64_next(&p->sets.by_key, &pos, NULL))) {
 		struct order *o = p->cfg.recognise ? follow_order(&s->follow) : NULL;
 
 		/* of several jobs the first is served: what it reads is there for the others too */
 		if (is_live(s, now) && !(s->parent & JOB_KEY))
-			ino = ahead_next(&p->ahead, s, o);
+			has = ahead_next(&p->ahead, s, o, &item);
 	}
-	return ino;
+	if (has)
+		*ret_place = push_place(p, &item);
+	return has ? item.unit->first + item.index : 0;
 }
 
 static void push_ahead(struct prefetch *p)
@@ -108,6 +126,7 @@ static void push_ahead(struct prefetch *p)
 	struct cache_flow flow;
 	uint64_t ino, auto_bytes;
 	bool is_due;
+	int place;
 
 	lock_acquire(&p->lock);
 	is_due = ahead_is_due(&p->ahead, clock_ns());
@@ -120,8 +139,8 @@ static void push_ahead(struct prefetch *p)
 		ahead_set_max(&p->ahead, auto_bytes < flow.ram_limit_bytes / 2 ? auto_bytes : flow.ram_limit_bytes / 2);
 		lock_release(&p->lock);
 	}
-	while (!atomic_load(&p->is_stopping) && (ino = next_to_push(p)))
-		p->sink.push(p->sink.arg, ino);
+	while (!atomic_load(&p->is_stopping) && (ino = next_to_push(p, &place)))
+		p->sink.push(p->sink.arg, ino, place);
 }
 
 void prefetch_set_sink(struct prefetch *p, const struct prefetch_sink *sink)
@@ -207,8 +226,10 @@ static void *prefetch_thread(void *arg)
 			accesses_take(p, &o);
 			had = true;
 		}
-		if (p->cfg.mode != PREFETCH_OFF)
+		if (p->cfg.mode != PREFETCH_OFF) {
 			issue_all(p);
+			move_ahead(p);
+		}
 		push_ahead(p);
 		remember_profile(p);
 		if (had && clock_ns() - p->remembered_ns > REMEMBER_NS)

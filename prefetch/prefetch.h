@@ -64,8 +64,11 @@ void prefetch_free(struct prefetch *p);
 
 /* Who can put files where their readers find them without asking. */
 struct prefetch_sink {
-	/* Do so with the whole file. No lock is held; never blocks; ends with one prefetch_pushed(), possibly before it returns. */
-	void (*push)(void *arg, uint64_t ino);
+	/*
+	 * Do so with the whole file, for a reader at @place (-1 if unknown). No lock is held; never blocks; ends with one
+	 * prefetch_pushed(), possibly before it returns.
+	 */
+	void (*push)(void *arg, uint64_t ino, int place);
 	/* The origin has another version than @ino by now. */
 	void (*stale)(void *arg, uint64_t ino);
 	void *arg;

@@ -95,12 +95,17 @@ void whereto_saw_item(struct whereto *w, uint8_t *last, int place)
 	}
 }
 
+int whereto_last(const struct whereto *w, uint8_t last)
+{
+	return last && w->kept >= w->strayed * TRUST ? last - 1 : -1;
+}
+
 int whereto_item(struct whereto *w, uint8_t last)
 {
-	int best = -1;
+	int best = whereto_last(w, last);
 
-	if (last && w->kept >= w->strayed * TRUST)
-		return last - 1;
+	if (best >= 0)
+		return best;
 	/* the place that was given least of what it reads */
 	for (int i = 0; i < WHERETO_PLACES; i++) {
 		if (w->reads[i] && (best < 0 || (uint64_t)w->turn[i] * w->reads[best] < (uint64_t)w->turn[best] * w->reads[i]))

@@ -46,6 +46,9 @@ void whereto_saw_item(struct whereto *w, uint8_t *last, int place);
 /* The place for position @at, or -1. */
 int whereto_position(const struct whereto *w, uint32_t at, uint32_t stride);
 
+/* The place for an item that was read at @last (place + 1, or 0), if readers keep to their items; else -1. */
+int whereto_last(const struct whereto *w, uint8_t last);
+
 /* The place for an item that was read at *@last (place + 1, or 0), never -1 once something was read. */
 int whereto_item(struct whereto *w, uint8_t last);
 

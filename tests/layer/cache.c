@@ -2,6 +2,7 @@
 /* The whole cache over the fault origin; the letters are extent.h's guarantees. */
 #include "cache/cache.h"
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -425,21 +426,29 @@ static void arena_is(struct fixture *f, unsigned i, unsigned local, unsigned rem
 	free(text);
 }
 
-/* Two places, both on the node that every machine has: what is read, or wanted for a place, is in its arena. */
-static void bytes_are_next_to_their_reader(void **state)
+/* Two places, both on the node that every machine has; to be freed after stop(). */
+static struct topology *start_at_two_places(struct fixture *f, uint64_t ram)
 {
-	struct fixture *f = *state;
 	struct topology *t = topology_new(&(struct topology_source){ 0 }, false);
-	struct waiter w = WAITER_INIT;
-	struct wanted x = { .waiter = &w };
-	struct ns_attr a;
 
 	t->count = 2;
 	for (unsigned i = 0; i < 2; i++)
 		t->place[i] = (struct place){ .node = 0, .memory_bytes = 1 << 30 };
 	machine = t;
-	start(f, "", 0, 16 << 20, 60 * NSEC_PER_SEC);
+	start(f, "", 0, ram, 60 * NSEC_PER_SEC);
 	machine = NULL;
+	return t;
+}
+
+/* What is read, or wanted for a place, is in its arena. */
+static void bytes_are_next_to_their_reader(void **state)
+{
+	struct fixture *f = *state;
+	struct topology *t = start_at_two_places(f, 16 << 20);
+	struct waiter w = WAITER_INIT;
+	struct wanted x = { .waiter = &w };
+	struct ns_attr a;
+
 	read_at(f, 1, 1);
 	arena_is(f, 0, 0, 0, false);
 	arena_is(f, 1, 0, 0, true);
@@ -465,14 +474,8 @@ static void bytes_are_next_to_their_reader(void **state)
 static void a_full_arena_uses_the_others(void **state)
 {
 	struct fixture *f = *state;
-	struct topology *t = topology_new(&(struct topology_source){ 0 }, false);
+	struct topology *t = start_at_two_places(f, 8 << 20);
 
-	t->count = 2;
-	for (unsigned i = 0; i < 2; i++)
-		t->place[i] = (struct place){ .node = 0, .memory_bytes = 1 << 30 };
-	machine = t;
-	start(f, "", 0, 8 << 20, 60 * NSEC_PER_SEC);
-	machine = NULL;
 	/* read in part, so still needed: 3 MiB and 4 MB do not fit into the 4 MiB of place 0 */
 	for (unsigned at = 0; at < 3; at++)
 		assert_int_equal(one_read(f->cache, "big", 1, at * EXTENT_BYTES, 1000), 0);
@@ -492,6 +495,124 @@ static void a_full_arena_uses_the_others(void **state)
 	topology_free(t);
 }
 
+/* What was fetched moves once it is stored: then there is no write that uses it. */
+static void move_once_stored(struct fixture *f, const struct ns_attr *a, int place)
+{
+	uint64_t before = stats_read(f->stats, STAT_RAM_MOVED), until = clock_ns() + 10 * NSEC_PER_SEC;
+
+	while (stats_read(f->stats, STAT_RAM_MOVED) == before && clock_ns() < until) {
+		cache_move(f->cache, a->ino, place);
+		usleep(1000);
+	}
+	assert_int_equal(stats_read(f->stats, STAT_RAM_MOVED), before + 1);
+}
+
+/* (I): what is in memory moves to where it will be read, but not under a reader's hands. */
+static void bytes_move_to_their_next_reader(void **state)
+{
+	struct fixture *f = *state;
+	struct topology *t = start_at_two_places(f, 16 << 20);
+	struct cache_loan loan;
+	struct ns_attr a;
+
+	read_at(f, 1, 1);
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "f01", 0, &a), 0);
+	arena_is(f, 1, 0, 0, true);
+	move_once_stored(f, &a, 0);
+	arena_is(f, 0, 0, 0, true);
+	arena_is(f, 1, 0, 0, false);
+	read_at(f, 1, 0);
+	arena_is(f, 0, 1, 0, true);
+	cache_move(f->cache, a.ino, 0);    /* it is there */
+	cache_move(f->cache, a.ino, -1);   /* nobody knows where */
+	cache_move(f->cache, a.ino + 1000, 1);
+	assert_int_equal(cache_lend(f->cache, &a, 0, &loan), 0);
+	cache_move(f->cache, a.ino, 1);
+	assert_int_equal(stats_read(f->stats, STAT_RAM_MOVED), 1);
+	arena_is(f, 1, 0, 0, false);
+	cache_lend_end(f->cache, &loan, false);
+	cache_move(f->cache, a.ino, 1);
+	assert_int_equal(stats_read(f->stats, STAT_RAM_MOVED), 2);
+	arena_is(f, 0, 1, 0, false);
+	arena_is(f, 1, 0, 0, true);
+	stop(f);
+	topology_free(t);
+}
+
+/* Being near is not worth what is still needed: a place that is full of that takes nothing in. */
+static void nothing_needed_goes_for_a_move(void **state)
+{
+	struct fixture *f = *state;
+	struct topology *t = start_at_two_places(f, 8 << 20);
+	struct ns_attr a, big;
+
+	read_at(f, 1, 1);
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "f01", 0, &a), 0);
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "big", 0, &big), 0);
+	move_once_stored(f, &a, 0);
+	move_once_stored(f, &a, 1);
+	/* read in part: 3 MiB and ten times 25 pages of the 4 MiB at place 0 */
+	for (unsigned at = 0; at < 3; at++)
+		assert_int_equal(one_read(f->cache, "big", 1, at * EXTENT_BYTES, 1000), 0);
+	for (unsigned i = 2; i < 12; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%02u", i);
+		assert_int_equal(one_read(f->cache, name, i, 0, 1000), 0);
+	}
+	cache_move(f->cache, a.ino, 0);
+	assert_int_equal(stats_read(f->stats, STAT_RAM_MOVED), 2);
+	for (unsigned no = 0; no < 3; no++)
+		assert_true(cache_where(f->cache, &big, no) & CACHE_TIER_RAM);
+	/* once one of them was read to its end, there is room */
+	read_at(f, 5, 0);
+	move_once_stored(f, &a, 0);
+	assert_true(cache_where(f->cache, &a, 0) & CACHE_TIER_RAM);
+	stop(f);
+	topology_free(t);
+}
+
+struct mover {
+	struct cache *cache;
+	uint64_t first_ino;
+	_Atomic bool is_over;
+};
+
+static void *move_about(void *arg)
+{
+	struct mover *m = arg;
+
+	for (unsigned i = 0; !atomic_load(&m->is_over); i++)
+		cache_move(m->cache, m->first_ino + i % 4, (int)(i / 4 % 2));
+	return NULL;
+}
+
+/* (B), (C) and (I): readers find the right bytes while these move under them. */
+static void readers_do_not_notice_moves(void **state)
+{
+	struct fixture *f = *state;
+	struct topology *t = start_at_two_places(f, 8 << 20);
+	struct mover m = { 0 };
+	pthread_t thread;
+	struct ns_attr a;
+	uint64_t random = 5, until;
+
+	for (unsigned i = 0; i < 4; i++)
+		read_at(f, i, 0);
+	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "f00", 0, &a), 0);
+	m.cache = f->cache;
+	m.first_ino = a.ino;
+	assert_int_equal(pthread_create(&thread, NULL, move_about, &m), 0);
+	until = clock_ns() + 10 * NSEC_PER_SEC;
+	for (unsigned n = 0; clock_ns() < until && (n < 2000 || stats_read(f->stats, STAT_RAM_MOVED) < 200); n++)
+		read_at(f, (unsigned)(test_random(&random) % 4), (int)(test_random(&random) % 2));
+	atomic_store(&m.is_over, true);
+	pthread_join(thread, NULL);
+	assert_true(stats_read(f->stats, STAT_RAM_MOVED) >= 200);
+	stop(f);
+	topology_free(t);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -507,6 +628,9 @@ int main(void)
 		CASE(records_cost_their_own_bytes),
 		CASE(bytes_are_next_to_their_reader),
 		CASE(a_full_arena_uses_the_others),
+		CASE(bytes_move_to_their_next_reader),
+		CASE(nothing_needed_goes_for_a_move),
+		CASE(readers_do_not_notice_moves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,11 +10,11 @@ stats | /usr/bin/python3 -c '
 import json, os, sys
 s = json.load(sys.stdin)
 want = {
- "": "version uptime_s transport transport_why open passthrough restarts sets",
+ "": "version uptime_s transport transport_why open passthrough restarts gpus sets",
  "reads": "opens requests bytes hit_ram hit_disk joined missed passthrough_opens pushed pushed_bytes errors stall_ns stall_p50_us stall_p99_us",
  "origin": "kind state requests meta_requests bytes errors retries hedged hedges_won hedge_after_us in_flight parallel latency_p50_us latency_p99_us bytes_per_s",
  "disk": "state bytes limit_bytes objects verified corrupt written_bytes codec_in_bytes codec_out_bytes",
- "ram": "bytes limit_bytes nodes",
+ "ram": "bytes limit_bytes moved nodes",
  "evict": "consumed unread other",
  "prefetch": "issued issued_bytes used used_bytes late wasted_bytes dropped_observations by",
  "forecast": "c r stall_s_per_epoch more_cache_bytes saved_s_by_a_tenth",

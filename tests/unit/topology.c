@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 #include "lib/clock.h"
+#include "lib/gpus.h"
 #include "lib/locator.h"
 #include "tests/unit/test.h"
 
@@ -291,6 +292,41 @@ static void devices_are_found_at_their_controllers(void **state)
 	topology_free(t);
 }
 
+static void put_device(const char *address, const char *class, const char *vendor, const char *node)
+{
+	char name[128];
+
+	snprintf(name, sizeof(name), "bus/pci/devices/%s/class", address);
+	put(name, class);
+	snprintf(name, sizeof(name), "bus/pci/devices/%s/vendor", address);
+	put(name, vendor);
+	snprintf(name, sizeof(name), "bus/pci/devices/%s/numa_node", address);
+	if (node)
+		put(name, node);
+}
+
+static void accelerators_are_listed_with_their_nodes(void **state)
+{
+	char *text = gpus_json(root);
+
+	(void)state;
+	assert_string_equal(text, "[]");   /* no PCI at all */
+	free(text);
+	put_device("0000:b1:00.0", "0x030200\n", "0x10de\n", "1\n");
+	put_device("0000:17:00.0", "0x120000\n", "0x1da3\n", "0\n");
+	put_device("0000:03:00.0", "0x030000\n", "0x1a03\n", "-1\n");
+	put_device("0000:04:00.0", "0x030200\n", "0x1002\n", NULL);
+	put_device("0000:17:00.1", "0x040300\n", "0x10de\n", "0\n");   /* its sound */
+	put_device("0000:20:00.0", "0x010802\n", "0x144d\n", "0\n");
+	put_device("0000:21:00.0", "\n", "\n", "0\n");
+	text = gpus_json(root);
+	assert_string_equal(text, "[{\"address\": \"0000:03:00.0\", \"vendor\": \"1a03\", \"node\": -1}, "
+				  "{\"address\": \"0000:04:00.0\", \"vendor\": \"1002\", \"node\": -1}, "
+				  "{\"address\": \"0000:17:00.0\", \"vendor\": \"1da3\", \"node\": 0}, "
+				  "{\"address\": \"0000:b1:00.0\", \"vendor\": \"10de\", \"node\": 1}]");
+	free(text);
+}
+
 /* This very process, on processors that the tree puts at one place each. */
 static void a_process_is_found_where_it_runs(void **state)
 {
@@ -338,6 +374,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_nodes_it_is_one_place, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(off_is_one_place, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(devices_are_found_at_their_controllers, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(accelerators_are_listed_with_their_nodes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_process_is_found_where_it_runs, set_up, tear_down),
 		cmocka_unit_test(this_machine_has_a_place),
 	};

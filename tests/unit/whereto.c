@@ -76,8 +76,11 @@ static void items_stay_with_their_readers(void **state)
 		for (unsigned i = 0; i < ITEMS; i++)
 			whereto_saw_item(&w, &last[i], i % 3 == 0);
 	}
-	for (unsigned i = 0; i < ITEMS; i++)
+	for (unsigned i = 0; i < ITEMS; i++) {
 		assert_int_equal(whereto_item(&w, last[i]), i % 3 == 0);
+		assert_int_equal(whereto_last(&w, last[i]), i % 3 == 0);
+	}
+	assert_int_equal(whereto_last(&w, 0), -1);
 }
 
 /* Readers take what comes: nothing to know but how much each place reads. */
@@ -97,6 +100,7 @@ static void strangers_get_their_share(void **state)
 	}
 	for (unsigned i = 0; i < 1000; i++)
 		given[whereto_item(&w, last[i])]++;
+	assert_int_equal(whereto_last(&w, last[0]), -1);
 	assert_in_range(given[1], 200, 300);
 	assert_int_equal(whereto_position(&w, 5, 1), -1);
 }
