@@ -51,6 +51,7 @@ PY
 done
 
 # a cgroup's limit, where there is one to be made: ram=auto stays below, and the kernel need not end anybody
+[ "$(stat -f -c %T "$scratch")" != tmpfs ] || { echo "a cache in tmpfs would be the cgroup's memory, too: that part was not tried"; exit 0; }
 group= limit_file=
 for at in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/memory; do
 	{ grep -qs memory "$at/cgroup.controllers" || [ -e "$at/memory.limit_in_bytes" ]; } || continue
