@@ -325,15 +325,19 @@ static void arena_set_bound(struct arena *a, size_t bound)
 
 bool ram_set_limit(struct ram *r, uint64_t bytes)
 {
-	size_t was = r->bound, all = 0;
+	size_t was = r->bound, all = 0, limit, before = 0, given = 0;
 
 	for (unsigned i = 0; i < r->count; i++)
 		all += r->arena[i].pages;
+	limit = bytes / PAGE < all ? bytes / PAGE : all;
 	r->bound = r->beyond = 0;
 	for (unsigned i = 0; i < r->count; i++) {
 		struct arena *a = &r->arena[i];
-		size_t bound = bytes / PAGE < all ? (size_t)((double)a->pages * (double)(bytes / PAGE) / (double)all) : a->pages;
+		size_t bound;
 
+		before += a->pages;
+		bound = (size_t)((double)before * (double)limit / (double)all) - given;
+		given += bound;
 		if (bound < ARENA_LEAST / PAGE)
 			bound = ARENA_LEAST / PAGE < a->pages ? ARENA_LEAST / PAGE : a->pages;
 		arena_set_bound(a, bound);

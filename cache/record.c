@@ -19,6 +19,7 @@ enum { WALK_BATCH = 1024 };                  /* records a walk visits per transa
 #define COMMIT_GAP_NS (20 * NSEC_PER_MSEC)   /* between commits, so that they are groups */
 #define SYNC_GAP_NS (5 * NSEC_PER_SEC)
 #define WRITEBACK_GAP_NS (250 * NSEC_PER_MSEC)
+#define WRITEBACK_BYTES (16u << 20)   /* ... or sooner: in a cgroup of version 1 a writer is killed, not slowed, once dirty pages fill it */
 
 /* ---- index records ---- */
 
@@ -194,6 +195,12 @@ void record_sync(struct volume *v)
 		settle_segments(v, present);
 }
 
+/* Where the next bytes go, counted through all segments. Called with the lock held. */
+static uint64_t write_position(const struct volume *v)
+{
+	return v->segments.open ? (uint64_t)v->segments.open->id * SEGMENT_BYTES + v->segments.open_offset : 0;
+}
+
 /* Have the kernel begin to write what is new, so that the sync every SYNC_GAP_NS finds little and stalls nobody. */
 static void start_writeback(struct volume *v)
 {
@@ -212,7 +219,7 @@ static void start_writeback(struct volume *v)
 void *record_committer(void *arg)
 {
 	struct volume *v = arg;
-	uint64_t synced_ns = clock_ns(), written_ns = synced_ns;
+	uint64_t synced_ns = clock_ns(), written_ns = synced_ns, written = 0;
 	bool is_dirty = false;
 
 	pthread_setname_np(pthread_self(), "committer");
@@ -230,7 +237,8 @@ void *record_committer(void *arg)
 		} else {
 			lock_wait(&v->lock, &v->changed);
 		}
-		if (is_dirty && clock_ns() >= written_ns + WRITEBACK_GAP_NS) {
+		if (is_dirty && (clock_ns() >= written_ns + WRITEBACK_GAP_NS || write_position(v) - written >= WRITEBACK_BYTES)) {
+			written = write_position(v);
 			lock_release(&v->lock);
 			start_writeback(v);
 			lock_acquire(&v->lock);
