@@ -155,6 +155,8 @@ struct cache {
 	uint64_t look_ns;            /* who uses memory from then on asks for a look at what the cgroup allows */
 	uint64_t period_ns;          /* ram_trim() is told of another period from then on */
 	bool must_look;
+	bool is_collapsing;          /* pages are being made huge */
+	struct work collapse;
 	struct list starved;         /* WAITING_MEMORY */
 	struct list filling;         /* FILLING from the origin, oldest first */
 	struct list retrying;        /* FILLING, waiting to be tried again */

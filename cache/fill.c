@@ -362,14 +362,14 @@ void fill_end(struct extent *x, int err, uint64_t fetched)
 		disk_unreserve(c->disk, room);
 		lock_acquire(&c->lock);
 	}
-	if (stores) {
-		x->work.run = store_behind;
-		pool_submit(c->pool, &x->work);
-	}
 	extent_unref(c, x);
 	fill_feed_starved(c, &a);
 	lock_release(&c->lock);
 	answers_give(c, &a);
+	if (stores) {   /* which has a reference; without the lock, as the pool may have to run it here */
+		x->work.run = store_behind;
+		pool_submit(c->pool, &x->work);
+	}
 }
 
 /* ---- storing behind the reply ---- */

@@ -139,6 +139,22 @@ int memory_open(struct cache *c, uint64_t bytes, const struct topology *t)
 	return rc;
 }
 
+/* Beside everything else: a gigabyte takes half a second. */
+static void collapse(struct work *w)
+{
+	struct cache *c = container_of(w, struct cache, collapse);
+	size_t len;
+	void *p;
+
+	lock_scope(&c->lock);
+	while (!c->is_closing && (p = ram_small(&c->ram, &len))) {
+		lock_release(&c->lock);
+		ram_collapse(p, len);
+		lock_acquire(&c->lock);
+	}
+	c->is_collapsing = false;
+}
+
 void memory_look(struct cache *c)
 {
 	uint64_t allowed;
@@ -154,6 +170,13 @@ void memory_look(struct cache *c)
 	if (is_new)
 		c->period_ns = clock_ns() + PERIOD_NS;
 	ram_trim(&c->ram, is_new);
+	if (c->is_collapsing || c->is_closing || !ram_has_small(&c->ram))
+		return;
+	c->is_collapsing = true;
+	c->collapse.run = collapse;
+	lock_release(&c->lock);
+	pool_submit(c->pool, &c->collapse);
+	lock_acquire(&c->lock);
 }
 
 /* To where it may stay, in others' place if need be. Returns whether it could. */

@@ -14,7 +14,7 @@
 
 enum { PAGE = 4096 };
 #define RAM_LEAST (64ULL << 20)
-#define HUGE_STEP ((64u << 20) / PAGE)   /* pages */
+#define HUGE_STEP ((8u << 20) / PAGE)    /* pages */
 #define TRIM_SLACK ((16u << 20) / PAGE)
 #define TRIM_STEP ((64u << 20) / PAGE)   /* under the cache's lock: some milliseconds */
 
@@ -267,6 +267,43 @@ void ram_free(struct ram *r, unsigned at, void *p, size_t len)
 		give_back(a, first > a->top ? first : a->top, first + count);
 }
 
+/* ---- huge pages ---- */
+
+bool ram_has_small(const struct ram *r)
+{
+	for (unsigned i = 0; i < r->count; i++) {
+		if (r->arena[i].collapsed < r->arena[i].huge)
+			return true;
+	}
+	return false;
+}
+
+void *ram_small(struct ram *r, size_t *ret_len)
+{
+	for (unsigned i = 0; i < r->count; i++) {
+		struct arena *a = &r->arena[i];
+		size_t first = a->collapsed;
+
+		if (first == a->huge)
+			continue;
+		a->collapsed = a->huge - first < HUGE_STEP ? a->huge : first + HUGE_STEP;
+		*ret_len = (a->collapsed - first) * PAGE;
+		return a->memory + first * PAGE;
+	}
+	return NULL;
+}
+
+void ram_collapse(void *p, size_t len)
+{
+#ifdef MADV_COLLAPSE
+	/* Linux 6.1; what it cannot take now (the disk writes to it) is left to khugepaged */
+	madvise(p, len, MADV_COLLAPSE);
+#else
+	(void)p;
+	(void)len;
+#endif
+}
+
 /* ---- given back to the kernel ---- */
 
 static void give_back_free(struct arena *a, size_t from, size_t to)
@@ -289,6 +326,7 @@ static void lower_top(struct arena *a, size_t top)
 	give_back_free(a, top, a->top);
 	a->top = top;
 	a->huge = a->huge < top ? a->huge : top;
+	a->collapsed = a->collapsed < top ? a->collapsed : top;
 	a->hint = a->hint < top ? a->hint : 0;
 }
 
