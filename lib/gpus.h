@@ -3,12 +3,13 @@
 #ifndef HOPPER_LIB_GPUS_H
 #define HOPPER_LIB_GPUS_H
 
+enum { GPUS_MAX = 256 };             /* an attribute holds 64 KiB, and there is more in it */
+
 /*
  * A JSON array of the display controllers, 3D controllers and processing accelerators, in the order of their addresses; at
  * most GPUS_MAX of them. Each is an object: "address", "vendor" (as lspci -n has it) and "node", the kernel's number of its NUMA node,
  * -1 where that is not known. @sysfs: in place of /sys, or NULL. Owned by the caller, NULL without memory.
  */
-enum { GPUS_MAX = 256 };
 char *gpus_json(const char *sysfs);
 
 #endif

@@ -10,7 +10,8 @@ need_root
 files=1000 size=20000
 make_files $files $size 4
 start "fault:read=5ms,meta=1ms,bw=50M:$origin" "size=200M,ram=64M,meta_ttl=3600,open=pagecache"
-[ "$(stat_of open)" = pagecache ] || skip "$(uname -r) tells nothing of opens: $(stat_of open_why)"
+# decided a moment after the mount answers
+wait_for '[ "$(stat_of open)" = pagecache ]' 10 || skip "$(uname -r) tells nothing of opens: $(stat_of open_why)"
 for node in 0 1; do
 	cpus=$(cat /sys/devices/system/node/node$node/cpulist)
 	grep -lx "push-$node" "/proc/$(server_pid)"/task/*/comm | while read -r comm; do
