@@ -65,10 +65,11 @@ done
 
 killed() { cat "$group/memory.events" "$group/memory.oom_control" 2>/dev/null | awk '/^oom_kill / { print $2 }'; }
 rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$(server_pid)/status"; }
-# allows MIB [FILE]: while it is read, the limit in force becomes half of that, and memory is within
+# allows MIB [FILE]: while it is read, the limit in force becomes half of that (of which nodes' shares in pages may lose some), and
+# memory is within
 allows() {
 	wait_for "echo ${1}M 2>/dev/null >${2:-$limit_file}" || fail "the cgroup cannot be made as small as $1 MiB"
-	wait_for "[ \$(stat_of ram.limit_bytes) -eq $((($1 < 200 ? $1 : 200) << 19)) ]" || fail "limit in force with $1 MiB: $(stat_of ram.limit_bytes)"
+	wait_for "[ \$(((\$(stat_of ram.limit_bytes) + 65535) >> 16)) -eq $((($1 < 200 ? $1 : 200) << 3)) ]" || fail "limit in force with $1 MiB: $(stat_of ram.limit_bytes)"
 	wait_for "[ \$(rss_kib) -le $(($1 * 512 + rest_kib)) ]" || fail "resident with $1 MiB: $(rss_kib) KiB"
 	echo "cgroup of $1 MiB: limit in force $(($(stat_of ram.limit_bytes) >> 20)) MiB, resident $(rss_kib) KiB"
 }

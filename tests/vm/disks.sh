@@ -52,8 +52,9 @@ stats >/dev/null
 for task in /proc/"$(server_pid)"/task/*; do
 	name=$(cat "$task/comm" 2>/dev/null) || continue
 	case $name in disk-0 | disk-1 | disk-worker-0 | disk-worker-1) ;; *) continue ;; esac
-	check "$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "$task/status")" = \
-		"$(cat "/sys/devices/system/node/node${name##*-}/cpulist")" "processors of $name"
+	allowed=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "$task/status" 2>/dev/null)
+	[ -n "$allowed" ] || continue   # a worker that has just left
+	check "$allowed" = "$(cat "/sys/devices/system/node/node${name##*-}/cpulist")" "processors of $name"
 	echo "$name runs on its node's processors"
 	seen="${seen:-} $name"
 done
