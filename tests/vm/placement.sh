@@ -139,10 +139,9 @@ for n in json.load(sys.stdin)["ram"]["nodes"]:
     assert n["bytes"] <= n["limit_bytes"], n' || fail "a node holds more than its share"
 stop
 rm -rf "$cache"
-# most of it in memory, where the epoch before had its readers
-start "$slow" "${options/ram=9M/ram=20M}"
+start "$slow" "$options"
 read_epochs found 4 0.95
-check "$(stat_of ram.moved)" -ge $((files / 4)) "extents moved to their next reader"
+check "$(stat_of ram.moved)" -ge $((files / 12)) "extents moved to their next reader"
 stop
 rm -rf "$cache"
 start "$slow" "$options,recognise=off"
