@@ -208,8 +208,11 @@ struct extent *extent_new(struct cache *c, uint64_t key, const struct ns_attr *a
 struct extent *extent_new_piece(struct cache *c, const struct ns_attr *attr, uint64_t start, uint32_t len);
 void extent_forget(struct cache *c, struct extent *x);       /* a new one that came to nothing: out of the tables, freed */
 void *fill_timer_thread(void *arg);
-/* Every fill ends here, once; @fetched bytes came from the origin. Lock NOT held. */
-void fill_end(struct extent *x, int err, uint64_t fetched);
+/*
+ * Every fill ends here, once; @fetched bytes came from the origin. Returns false if it does not end yet, as a reader waits who has
+ * time for another try. Lock NOT held.
+ */
+bool fill_end(struct extent *x, int err, uint64_t fetched);
 uint32_t extent_len(const struct ns_attr *attr, uint32_t extent_no);
 
 /* memory.c: with the lock held, unless said otherwise. */
@@ -229,6 +232,8 @@ bool memory_settle(struct cache *c, struct answers *a);  /* a step with those; r
 /* request.c: with the lock held, unless said otherwise. */
 void request_start(struct extent *x);                    /* lock NOT held */
 const char *request_path(const struct extent *x);        /* of one in cache->filling */
+/* Has it failed so that it is worth another try, for a reader who waits and has time? Then the timer tries. */
+bool request_retry(struct extent *x, int err);
 /* Losers that do not end are no longer in flight; *wake_ns is lowered to when to look again. */
 void request_write_off(struct cache *c, uint64_t now, uint64_t *wake_ns);
 void request_watch(struct cache *c, const struct extent *x);   /* in flight, or a reader waits: the timer must look in time */

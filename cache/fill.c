@@ -328,7 +328,7 @@ static void waiters_end(struct extent *x, int err, struct answers *a)
 
 static void store_behind(struct work *w);
 
-void fill_end(struct extent *x, int err, uint64_t fetched)
+bool fill_end(struct extent *x, int err, uint64_t fetched)
 {
 	struct cache *c = x->cache;
 	bool stores = !err && x->is_from_origin && !x->is_piece;
@@ -337,6 +337,11 @@ void fill_end(struct extent *x, int err, uint64_t fetched)
 	answers_init(&a);
 	lock_acquire(&c->lock);
 	list_remove(&x->queue);
+	if (err && request_retry(x, err)) {
+		/* also for who came to a prefetch that failed in this moment: nobody is given another's error */
+		lock_release(&c->lock);
+		return false;
+	}
 	uncount(c, x);
 	if (!list_is_empty(&x->waiters))
 		c->demand_in_flight -= fetched || x->is_from_origin;
@@ -370,6 +375,7 @@ void fill_end(struct extent *x, int err, uint64_t fetched)
 		x->work.run = store_behind;
 		pool_submit(c->pool, &x->work);
 	}
+	return true;
 }
 
 /* ---- storing behind the reply ---- */

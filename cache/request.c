@@ -126,15 +126,14 @@ static bool is_transient(int err)
 	return err != -ESTALE && err != -ENOENT && err != -EACCES && err != -EPERM;
 }
 
-/* Try again later if a reader still waits and has time. Returns whether it will be. */
-static bool retry_later(struct extent *x, int err)
+bool request_retry(struct extent *x, int err)
 {
 	struct cache *c = x->cache;
 	uint64_t now = clock_ns(), wait = RETRY_FIRST_NS << (x->tries < 6 ? x->tries : 6);
 
+	lock_assert_held(&c->lock);
 	if (wait > RETRY_MAX_NS)
 		wait = RETRY_MAX_NS;
-	lock_scope(&c->lock);
 	if (!is_transient(err) || c->is_closing || list_is_empty(&x->waiters) ||
 	    now + wait >= x->deadline_ns)
 		return false;
@@ -282,11 +281,8 @@ static void request_done(struct origin_read *read, int err)
 	lock_release(&c->lock);
 	if (has_lost)
 		loser_end(c, r);
-	if (is_decided && !(err && retry_later(x, err))) {
-		if (err && err != -ESTALE)
-			log_warn("origin: reading %s failed: %s", r->path, strerror(-err));
-		fill_end(x, err, err ? 0 : x->len);
-	}
+	if (is_decided && fill_end(x, err, err ? 0 : (uint64_t)r->read.len) && err && err != -ESTALE)
+		log_warn("origin: reading %s failed: %s", r->path, strerror(-err));
 	free(r);
 }
 

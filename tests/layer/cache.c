@@ -259,6 +259,30 @@ static void wants_join_and_are_joined(void **state)
 	stop(f);
 }
 
+/* A prefetch that fails is nobody's error, not even of a reader who comes to it in the moment when it does. */
+static void a_failed_prefetch_is_no_readers_error(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, "fault:read=1ms,error=2:", 0, 8 << 20, 60 * NSEC_PER_SEC);
+	for (unsigned i = 0; i < 400; i++) {
+		struct waiter w = WAITER_INIT;
+		struct wanted x;
+		struct ns_attr a;
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%02u", i % FILES);
+		assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, name, 0, &a), 0);
+		want(f, &x, name, &w);
+		usleep(900 + i);   /* the answer comes in between */
+		assert_int_equal(one_read(f->cache, name, i % FILES, 0, SMALL), 0);
+		waiter_wait(&w, 1);
+		cache_drop(f->cache, a.ino);
+	}
+	assert_true(stats_read(f->stats, STAT_ORIGIN_ERRORS) > 100);
+	stop(f);
+}
+
 /* ---- advice ---- */
 
 static _Atomic uint64_t evicted_count;
@@ -624,6 +648,7 @@ int main(void)
 		CASE(a_changed_file_is_stale_not_mixed),
 		CASE(memory_is_a_hard_limit),
 		CASE(wants_join_and_are_joined),
+		CASE(a_failed_prefetch_is_no_readers_error),
 		CASE(unread_stays_consumed_goes),
 		CASE(records_cost_their_own_bytes),
 		CASE(bytes_are_next_to_their_reader),
