@@ -16,6 +16,7 @@ killed() {
 	"$@" >/dev/null 2>&1 &
 	pid=$!
 	wait_for "grep -q 'fuse\|request_wait' /proc/$pid/wchan 2>/dev/null" 10 || fail "$* does not hang"
+	stats >/dev/null   # is answered after the daemon has taken the request: before, the kernel just drops it
 	kill -9 $pid
 	wait_for "! kill -0 $pid 2>/dev/null" 10 || fail "$* cannot be killed"
 	wait $pid 2>/dev/null

@@ -28,7 +28,7 @@ stop
 
 echo Y >$switch
 rm -rf "$cache"
-start "fault:read=20ms:$origin" transport=uring,open=daemon,prefetch=off
+start "fault:read=500ms:$origin" transport=uring,open=daemon,prefetch=off
 grep -q 'no io_uring' "$scratch/log" && skip "$(grep -m1 'no io_uring' "$scratch/log")"
 transport_is uring
 # every file comes late, so another thread than the queue's answers each
@@ -108,7 +108,7 @@ stop
 
 # bursts of more than a queue keeps the memory of: right bytes in the burst and between
 rm -rf "$cache"
-start "fault:read=20ms:$origin" transport=uring,open=daemon,prefetch=off
+start "fault:read=500ms:$origin" transport=uring,open=daemon,prefetch=off
 for round in 1 2 3; do
 	readers=
 	for f in "$origin"/class*/*; do taskset -c 0 cmp "$f" "$mnt/${f#"$origin"/}" & readers="$readers $!"; done
