@@ -157,7 +157,9 @@ static void the_limit_falls_and_rises(void **state)
 	memory_is_at_most(f, 16 * MIB);
 	read_extents(f, 0, LONG, true);
 	assert_true(gauge(f, STAT_RAM_BYTES) <= 16 * MIB);
+#ifndef __SANITIZE_THREAD__   /* it keeps a shadow of all that was read meanwhile */
 	assert_true(before - resident_bytes() > 32 * MIB);
+#endif
 	cgroup_allows(0);
 	limit_becomes(f, 64 * MIB);
 	read_extents(f, 0, LONG, false);
