@@ -39,6 +39,7 @@ struct fs {
 	const struct topology *topology;   /* not owned; NULL: one place */
 	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
+	uint64_t read_ahead_bytes;    /* at most 1 GiB */
 	enum transport transport;     /* asked for */
 	struct journal *journal;      /* of what /dev/fuse gave us; owned by session.c */
 	struct uring *uring;          /* owned by session.c; NULL: /dev/fuse alone; immutable once served */

@@ -11,9 +11,6 @@
 #include "lib/list.h"
 #include "lib/log.h"
 
-/* A whole extent: fewer requests for large files. */
-enum { READ_AHEAD_KIB = 1024 };
-
 /* How long the kernel keeps a name it was told is absent, at most, in seconds. */
 #define NEGATIVE_MAX_S 60.0
 
@@ -618,6 +615,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA);
 	conn->want |= conn->capable & (FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
 				       FUSE_CAP_CACHE_SYMLINKS);
+	/* as far as an ordinary user gets */
+	if (fs->read_ahead_bytes < conn->max_readahead)
+		conn->max_readahead = (unsigned)fs->read_ahead_bytes;
 	conn->max_background = 256;
 	conn->congestion_threshold = 192;
 }
@@ -628,7 +628,7 @@ void fs_ready(struct fs *fs, int device_fd)
 	int rc;
 
 	/* not before: INIT's answer would set it back */
-	device_set_read_ahead(fs->mountpoint, READ_AHEAD_KIB);
+	device_set_read_ahead(fs->mountpoint, (unsigned)(fs->read_ahead_bytes >> 10));
 	if (fs->open == OPEN_PAGECACHE)
 		return;   /* pagecache_start() goes on */
 

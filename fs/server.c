@@ -119,6 +119,7 @@ static int prepare(struct mount *m, char *msg, size_t msg_size)
 	m->fs.owner = geteuid();
 	m->fs.keeper = m->start->keeper_fd < 0 ? 0 : getppid();
 	m->fs.open = m->options->open;
+	m->fs.read_ahead_bytes = m->options->read_ahead_bytes < 1 << 30 ? m->options->read_ahead_bytes : 1 << 30;
 	m->fs.transport = m->options->transport;
 	return 0;
 }

@@ -67,6 +67,7 @@ for epoch in range(3):
     d = {k: after["reads"][k] - before["reads"][k] for k in ("requests", "hit_ram", "hit_disk", "joined", "missed", "errors")}
     print(json.dumps({**d, "epoch": epoch, "seconds": round(time.monotonic() - began, 2), "items": big["items"], "recognised": big["recognised"],
         "predictor": big["predictor"], "origin": after["origin"]["bytes"] - before["origin"]["bytes"],
+        "wasted": after["prefetch"]["wasted_bytes"],
         "sampler": after["prefetch"]["by"]["sampler"]["issued"] - before["prefetch"]["by"]["sampler"]["issued"]}), flush=True)
 PY
 
@@ -99,6 +100,12 @@ if /usr/bin/python3 -c 'import h5py' 2>/dev/null; then
 	run hdf5
 	expect 'e[0]["items"] == 800' 'all(x["sampler"] > 0 for x in e)' "$known"
 fi
+# ... and nothing else is asked for where the kernel does not read ahead, of which a mapped file is known only so
+exact='all(x["missed"] + x["joined"] <= 0.03 * x["requests"] for x in e[2:]) and all(x["origin"] <= 1.15 * size / 2 for x in e[2:])'
+run raw read_ahead=16K
+expect 'e[0]["items"] == 800' "$exact" 'e[-1]["wasted"] <= 0.01 * size'
+run tokens read_ahead=0
+expect 'e[0]["items"] == 800' '"torch seed" in e[2]["recognised"]' 'e[-1]["wasted"] <= 0.01 * size'
 run tokens
 expect 'all(x["origin"] <= 1.3 * size for x in e[1:])'
 # without: right all the same, and what misses costs no more than what was asked for
