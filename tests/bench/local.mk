@@ -25,6 +25,10 @@ check_PROGRAMS += tests/bench/observations
 tests_bench_observations_SOURCES = tests/bench/observations.c
 tests_bench_observations_LDADD = libhopper_prefetch.a $(CACHE_LIBS)
 
+check_PROGRAMS += tests/bench/seeds
+tests_bench_seeds_SOURCES = tests/bench/seeds.c
+tests_bench_seeds_LDADD = libhopper_prefetch.a libhopper_lib.a
+
 check_PROGRAMS += tests/bench/reader
 tests_bench_reader_SOURCES = tests/bench/reader.c
 
