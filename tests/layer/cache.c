@@ -531,6 +531,16 @@ static void move_once_stored(struct fixture *f, const struct ns_attr *a, int pla
 	assert_int_equal(stats_read(f->stats, STAT_RAM_MOVED), before + 1);
 }
 
+/* A reader of its beginning is answered before all of it is there. */
+static void wait_filled(struct fixture *f, const struct ns_attr *a, uint32_t extent)
+{
+	uint64_t until = clock_ns() + 10 * NSEC_PER_SEC;
+
+	while (!(cache_where(f->cache, a, extent) & CACHE_TIER_RAM) && clock_ns() < until)
+		usleep(1000);
+	assert_true(cache_where(f->cache, a, extent) & CACHE_TIER_RAM);
+}
+
 /* (I): what is in memory moves to where it will be read, but not under a reader's hands. */
 static void bytes_move_to_their_next_reader(void **state)
 {
@@ -576,8 +586,10 @@ static void nothing_needed_goes_for_a_move(void **state)
 	move_once_stored(f, &a, 0);
 	move_once_stored(f, &a, 1);
 	/* read in part: 3 MiB and ten times 25 pages of the 4 MiB at place 0 */
-	for (unsigned at = 0; at < 3; at++)
+	for (unsigned at = 0; at < 3; at++) {
 		assert_int_equal(one_read(f->cache, "big", 1, at * EXTENT_BYTES, 1000), 0);
+		wait_filled(f, &big, at);
+	}
 	for (unsigned i = 2; i < 12; i++) {
 		char name[16];
 
