@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the cache asks of the prefetcher, and tells it; from the cache's threads. */
 #include "prefetch/engine.h"
+#include <stdlib.h>
 #include "prefetch/records.h"
 
 /* What an item is to one job. Lock held. */
@@ -94,29 +95,78 @@ static void item_lost_to_jobs(struct prefetch *p, const struct unit *u, uint32_t
 	}
 }
 
-static void evicted(void *arg, uint64_t key, bool was_unread)
+/* Lock held. */
+static void extent_lost(struct prefetch *p, const struct loss *l)
 {
-	struct prefetch *p = arg;
-	struct unit *u;
 	uint32_t index;
+	struct unit *u = sets_unit(&p->sets, extent_key_ino(l->key), &index);
+
+	if (u)
+		item_lost_to_jobs(p, u, index, l->was_unread);
+}
+
+/* Lock held. */
+static void record_lost(struct prefetch *p, const struct loss *l)
+{
+	const struct records *r = map64_get(&p->sets.records, extent_key_ino(l->key));
+	uint64_t i = r && r->set ? records_index(&r->geometry, l->piece_start + 2 * 4096) : 0;   /* it begins up to two pages before its record */
+
+	if (r && r->set && i < r->geometry.count)
+		item_lost_to_jobs(p, r->set->unit[0], (uint32_t)i, l->was_unread);
+}
+
+/*
+ * Memory may go the moment it was read, while the observation of that still waits for the thread. So what was lost
+ * waits behind it: entered at once, it would be taken for unread, and fetched again.
+ */
+static void lost(struct prefetch *p, struct loss loss)
+{
+	struct losses *l = &p->losses;
+
+	lock_acquire(&p->lock);
+	if (l->count == l->size) {
+		size_t size = l->size ? l->size * 2 : 64;
+		struct loss *bigger = atomic_load(&p->is_stopping) ? NULL : realloc(l->of, size * sizeof(*bigger));
+
+		if (bigger) {
+			l->of = bigger;
+			l->size = size;
+		}
+	}
+	if (l->count < l->size)
+		l->of[l->count++] = loss;   /* without memory: a reader will miss it and fetch it */
+	lock_release(&p->lock);
+	if (atomic_load(&p->rest) == ASLEEP)
+		prefetch_wake(p);
+}
+
+struct losses advice_take_losses(struct prefetch *p)
+{
+	struct losses taken;
 
 	lock_scope(&p->lock);
-	u = sets_unit(&p->sets, extent_key_ino(key), &index);
-	if (u)
-		item_lost_to_jobs(p, u, index, was_unread);
+	taken = p->losses;
+	p->losses = (struct losses){ 0 };
+	return taken;
+}
+
+void advice_lost(struct prefetch *p, struct losses *l)
+{
+	lock_acquire(&p->lock);
+	for (size_t i = 0; i < l->count; i++)
+		l->of[i].is_piece ? record_lost(p, &l->of[i]) : extent_lost(p, &l->of[i]);
+	lock_release(&p->lock);
+	free(l->of);
+}
+
+static void evicted(void *arg, uint64_t key, bool was_unread)
+{
+	lost(arg, (struct loss){ .key = key, .was_unread = was_unread });
 }
 
 static void piece_lost(void *arg, uint64_t ino, uint64_t start, bool was_unread)
 {
-	struct prefetch *p = arg;
-	const struct records *r;
-	uint64_t i;
-
-	lock_scope(&p->lock);
-	r = map64_get(&p->sets.records, ino);
-	i = r && r->set ? records_index(&r->geometry, start + 2 * 4096) : 0;   /* it begins up to two pages before its record */
-	if (r && r->set && i < r->geometry.count)
-		item_lost_to_jobs(p, r->set->unit[0], (uint32_t)i, was_unread);
+	lost(arg, (struct loss){ .key = extent_key(ino, 0), .piece_start = start, .is_piece = true, .was_unread = was_unread });
 }
 
 static void stored(void *arg, uint64_t key, bool is_whole)

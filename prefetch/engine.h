@@ -59,6 +59,17 @@ struct fetch {
 	uint64_t bytes, started_ns;
 };
 
+/* Left the cache: an extent by its key, or a piece. */
+struct loss {
+	uint64_t key, piece_start;          /* of a piece: key is that of its file's first extent */
+	bool is_piece, was_unread;
+};
+
+struct losses {
+	struct loss *of;                    /* owned */
+	size_t count, size;
+};
+
 struct prefetch {
 	struct prefetch_config cfg;         /* immutable */
 	struct cache *cache;
@@ -83,6 +94,7 @@ struct prefetch {
 	void *profile;                      /* recorded, to be written; owned, or NULL, as is its name */
 	size_t profile_len;
 	char *profile_name;
+	struct losses losses;               /* not in the books yet */
 	struct recogniser *recogniser;      /* owned; NULL with recognise=off */
 	struct recent recent[RECENT];
 	unsigned recent_at, in_flight;
@@ -146,6 +158,12 @@ void move_ahead(struct prefetch *p);
 
 /* What an extent is to all jobs: kept for any that has not read it. Lock held. */
 enum cache_class advice_class(struct prefetch *p, uint64_t key);
+
+/* What was lost until now, taken out of @p; released by advice_lost(). Lock not held. */
+struct losses advice_take_losses(struct prefetch *p);
+
+/* Enter it: what was read before it was lost was observed by now. Lock not held. */
+void advice_lost(struct prefetch *p, struct losses *l);
 
 /* Fill in p->advisor. */
 void advice_init(struct prefetch *p);

@@ -215,6 +215,7 @@ static void *prefetch_thread(void *arg)
 	struct prefetch *p = arg;
 	enum rest next = ASLEEP;
 	struct observation o;
+	struct losses losses;
 
 	pthread_setname_np(pthread_self(), "prefetch");
 	while (!atomic_load(&p->is_stopping)) {
@@ -222,10 +223,13 @@ static void *prefetch_thread(void *arg)
 
 		/* announce it first: what comes after this line wakes us */
 		atomic_store(&p->rest, next);
+		losses = advice_take_losses(p);
 		while (observe_pop(&p->queue, &o)) {
 			accesses_take(p, &o);
 			had = true;
 		}
+		had |= losses.count;
+		advice_lost(p, &losses);
 		if (p->cfg.mode != PREFETCH_OFF) {
 			issue_all(p);
 			move_ahead(p);
@@ -349,6 +353,7 @@ void prefetch_free(struct prefetch *p)
 	recogniser_free(p->recogniser);
 	sets_close(&p->sets);
 	streams_clear(&p->streams);
+	free(p->losses.of);
 	free(p->plan_text);
 	free(p->profile);
 	free(p->profile_name);

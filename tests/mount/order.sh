@@ -14,10 +14,10 @@ slow="fault:read=5ms,meta=1ms,bw=200M:$origin"
 
 # read CASE EPOCHS: one line of JSON per epoch with what the counters say of it
 read_epochs() {
-	/usr/bin/python3 - "$mnt" "$@" <<'PY'
+	/usr/bin/python3 - "$mnt" "$size" "$@" <<'PY'
 import json, os, random, sys, time
 import numpy, torch
-root, case, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+root, size, case, epochs = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 paths = sorted(os.path.join(root, d, n) for d in os.listdir(root) if os.path.isdir(os.path.join(root, d)) for n in os.listdir(os.path.join(root, d)))
 order = list(range(len(paths)))
 
@@ -78,6 +78,7 @@ for epoch in range(epochs):
         "missed": after["reads"]["missed"] - before["reads"]["missed"], "joined": after["reads"]["joined"] - before["reads"]["joined"],
         "evict_unread": after["evict"]["unread"], "wasted": after["prefetch"]["wasted_bytes"], "origin": after["origin"]["bytes"] - before["origin"]["bytes"],
         "errors": after["reads"]["errors"], "predictor": of_largest(late, "predictor"), "recognised": of_largest(late, "recognised"),
+        "held": before["disk"]["objects"] * size, "unread": after["prefetch"]["issued"] - after["prefetch"]["used"] - after["prefetch"]["late"],
         "by": {k: v["issued"] - before["prefetch"]["by"][k]["issued"] for k, v in after["prefetch"]["by"].items()}}), flush=True)
 PY
 }
@@ -108,8 +109,10 @@ run() {
 # a known order: of what is read after it was recognised, next to nothing waits for the origin
 known='all(x["missed"] + x["joined"] <= 0.02 * files for x in e[1:])'
 few='all(x["wasted"] <= 0.01 * data for x in e)'
-run random:4 3
+run random:4 5
 expect "$known" "$few" '"torch seed" in e[1]["recognised"]' 'all(x["by"]["sampler"] > 0 for x in e)'
+# what the disk has no room for is fetched once: all was read but what waits in memory for the next epoch
+expect 'e[-1]["unread"] <= files / 8' 'sum(x["origin"] for x in e[1:]) <= 1.01 * sum(data - x["held"] for x in e[1:]) + data / 8'
 run random:0 2
 expect "$known" "$few" '"manual_seed 42" in e[0]["recognised"]'
 run distributed:2 2
