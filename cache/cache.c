@@ -30,8 +30,30 @@ _Static_assert(sizeof(struct want_state) <= sizeof(((struct cache_want *)0)->pri
 /* Should what is missing here be fetched as a piece? Lock held. */
 static bool wants_piece(struct cache *c, uint64_t ino, uint64_t key, const struct ns_attr *attr)
 {
-	return map64_get(&c->by_records, ino) && disk_room_most(c->disk) < EXTENT_BYTES &&
+	return map64_get(&c->patterns, ino) && disk_room_most(c->disk) < EXTENT_BYTES &&
 	       !disk_has(c->disk, key, version_hash(&attr->version));
+}
+
+/* A new piece for the part: what its reader will ask for next is fetched at once. Lock held. NULL without memory. */
+static struct extent *part_piece(struct cache *c, struct part *p, uint64_t start)
+{
+	enum { PAGE = 4096 };
+	const struct ns_attr *attr = &p->read->attr;
+	const struct cache_pattern *r = map64_get(&c->patterns, attr->ino);
+	uint64_t extent = start / EXTENT_BYTES * EXTENT_BYTES, from = start, to = start + p->len;
+
+	if (r->record_len && (int64_t)start >= r->base) {
+		int64_t at = r->base + (int64_t)((uint64_t)((int64_t)start - r->base) / r->stride * r->stride);
+		uint64_t begin = at < 0 ? 0 : (uint64_t)at / PAGE * PAGE;
+
+		from = begin < from ? begin : from;
+		to = begin + r->record_len > to ? begin + r->record_len : to;
+	}
+	from = from < extent ? extent : from;
+	to = to > extent + EXTENT_BYTES ? extent + EXTENT_BYTES : to;
+	to = to > attr->version.size ? attr->version.size : to;
+	p->offset = (uint32_t)(start - from);
+	return extent_new_piece(c, attr, from, (uint32_t)(to - from));
 }
 
 /*
@@ -54,12 +76,7 @@ static struct extent *part_extent(struct cache *c, struct part *p, uint64_t star
 		return x;
 	}
 	*ret_is_new = true;
-	if (!wants_piece(c, attr->ino, key, attr)) {
-		x = extent_new(c, key, attr);
-	} else {
-		p->offset = 0;
-		x = extent_new_piece(c, attr, start, p->len);
-	}
+	x = wants_piece(c, attr->ino, key, attr) ? part_piece(c, p, start) : extent_new(c, key, attr);
 	if (x) {
 		x->place = (int8_t)p->read->place;
 		x->home = (uint8_t)ram_home(&c->ram, p->read->place);
@@ -310,13 +327,27 @@ void cache_lend_end(struct cache *c, const struct cache_loan *loan, bool page_ca
 	answers_give(c, &a);
 }
 
-void cache_set_records(struct cache *c, uint64_t ino, bool is_by_records)
+void cache_set_pattern(struct cache *c, uint64_t ino, const struct cache_pattern *pattern)
 {
+	struct cache_pattern *copy = NULL;
+
 	lock_scope(&c->lock);
-	if (is_by_records)
-		map64_put(&c->by_records, ino, c);   /* without memory: misses stay whole */
-	else
-		map64_remove(&c->by_records, ino);
+	free(map64_remove(&c->patterns, ino));
+	if (pattern->how != PATTERN_SEQUENTIAL)
+		copy = malloc(sizeof(*copy));
+	if (copy)
+		*copy = *pattern;
+	if (copy && map64_put(&c->patterns, ino, copy))
+		free(copy);   /* without memory: misses stay whole */
+}
+
+enum access_pattern cache_pattern(struct cache *c, uint64_t ino)
+{
+	const struct cache_pattern *pattern;
+
+	lock_scope(&c->lock);
+	pattern = map64_get(&c->patterns, ino);
+	return pattern ? pattern->how : PATTERN_SEQUENTIAL;
 }
 
 struct release {
@@ -746,7 +777,10 @@ static void cache_release(struct cache *c)
 		free(x);
 	}
 	pieces_clear(&c->pieces);
-	map64_clear(&c->by_records);
+	pos = 0;
+	for (struct cache_pattern *r; (r = map64_next(&c->patterns, &pos, NULL));)
+		free(r);
+	map64_clear(&c->patterns);
 	pos = 0;
 	for (struct pin *p; (p = map64_next(&c->pins, &pos, NULL));)
 		free(p);

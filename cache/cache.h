@@ -110,11 +110,27 @@ struct cache_read {
 void cache_read(struct cache *c, struct cache_read *r);
 void cache_read_end(struct cache *c, struct cache_read *r);
 
+/* How a large file is read. */
+enum access_pattern {
+	PATTERN_SEQUENTIAL,            /* in sequence, or unknown */
+	PATTERN_RANDOM,            /* at random */
+	PATTERN_SHORT,            /* ... little at a time: what the kernel would read ahead is another's */
+	PATTERN_MAPPED,             /* ... page by page through a mapping: the same of what it would read around a fault */
+};
+
+struct cache_pattern {
+	enum access_pattern how;
+	uint32_t record_len;     /* bytes that are read together from base + i * stride on, the page of that included; 0: not by records */
+	uint64_t stride;
+	int64_t base;
+};
+
 /*
- * The file is read by records at random (or is not, any more): when the disk tier is full, what
- * misses is fetched as it was asked for, and takes no other's place.
+ * When the disk tier is full, of a file that is not read through what misses is fetched as it was asked for, with the
+ * rest of its record, and takes no other's place.
  */
-void cache_set_records(struct cache *c, uint64_t ino, bool is_by_records);
+void cache_set_pattern(struct cache *c, uint64_t ino, const struct cache_pattern *pattern);
+enum access_pattern cache_pattern(struct cache *c, uint64_t ino);
 
 /* The pieces within [start, end) are not needed any more, read or not: their memory may go first. */
 void cache_release_pieces(struct cache *c, uint64_t ino, uint64_t start, uint64_t end);

@@ -143,12 +143,13 @@ void device_unmount(const char *mountpoint)
 		run_fusermount("-z", mountpoint);
 }
 
-void device_set_read_ahead(const char *mountpoint, unsigned kib)
+int device_open_read_ahead(const char *mountpoint)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re"), *bdi;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
 	unsigned id, parent, major, minor = 0;
 	char line[8192], root[4096], dir[4096], path[64];
 	bool is_found = false;
+	int fd;
 
 	/* not stat(2): it would ask the mount itself */
 	while (f && fgets(line, sizeof(line), f)) {
@@ -164,13 +165,10 @@ void device_set_read_ahead(const char *mountpoint, unsigned kib)
 	if (f)
 		fclose(f);
 	if (!is_found)
-		return;
+		return -ENOENT;
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major, minor);
-	bdi = fopen(path, "we");
-	if (!bdi)
-		return;
-	fprintf(bdi, "%u\n", kib);
-	fclose(bdi);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 unsigned device_stack_depth(const char *dir)

@@ -22,8 +22,8 @@ int device_mount(const struct device_config *cfg, char *msg, size_t msg_size);
 /* Lazily if it is busy. Harmless if it is not mounted any more. */
 void device_unmount(const char *mountpoint);
 
-/* Let the kernel read @kib ahead on the mount; needs root, silently skipped otherwise. */
-void device_set_read_ahead(const char *mountpoint, unsigned kib);
+/* What says, in KiB, how far the kernel reads ahead on the mount: a descriptor, or negative errno; for root alone. */
+int device_open_read_ahead(const char *mountpoint);
 
 /*
  * How deep a file system stands that reads from @dir: 1, or 2 where @dir itself is in one that reads from another (an

@@ -22,6 +22,7 @@
 #include "lib/pool.h"
 #include "lib/stats.h"
 #include "fs/push.h"
+#include "fs/readahead.h"
 #include "fs/wait.h"
 #include "fs/watch.h"
 #include "prefetch/prefetch.h"
@@ -39,7 +40,8 @@ struct fs {
 	const struct topology *topology;   /* not owned; NULL: one place */
 	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
-	uint64_t read_ahead_bytes;    /* at most 1 GiB */
+	uint64_t read_ahead_bytes;    /* asked for; UINT64_MAX: chosen per file */
+	struct read_ahead read_ahead;
 	enum transport transport;     /* asked for */
 	struct journal *journal;      /* of what /dev/fuse gave us; owned by session.c */
 	struct uring *uring;          /* owned by session.c; NULL: /dev/fuse alone; immutable once served */

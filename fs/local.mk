@@ -13,6 +13,7 @@ hopperfs_SOURCES = \
 	fs/passthrough.c fs/passthrough.h \
 	fs/privileges.c fs/privileges.h \
 	fs/push.c fs/push.h \
+	fs/readahead.c fs/readahead.h \
 	fs/server.c fs/server.h \
 	fs/session.c \
 	fs/uring.c fs/uring.h \

@@ -320,6 +320,8 @@ static int open_run(struct deferred *d, unsigned flags)
 	/* an id is one version of the bytes, so what the page cache has of it stays true */
 	d->fi.keep_cache = 1;
 	d->fi.fh = d->ino;
+	if (!id && a.version.size > EXTENT_BYTES)
+		read_ahead_choose(&fs->read_ahead, cache_pattern(fs->cache, d->ino));
 	rc = id ? reply_passthrough(d->req, d->ino, id) : fuse_reply_open(d->req, &d->fi);
 	if (rc == -ENOENT)
 		opened_end(fs, d->ino);   /* the opener was interrupted: no release will come */
@@ -616,8 +618,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want |= conn->capable & (FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
 				       FUSE_CAP_CACHE_SYMLINKS);
 	/* as far as an ordinary user gets */
-	if (fs->read_ahead_bytes < conn->max_readahead)
-		conn->max_readahead = (unsigned)fs->read_ahead_bytes;
+	if (read_ahead_most(fs->read_ahead_bytes) < conn->max_readahead)
+		conn->max_readahead = read_ahead_most(fs->read_ahead_bytes);
 	conn->max_background = 256;
 	conn->congestion_threshold = 192;
 }
@@ -628,7 +630,7 @@ void fs_ready(struct fs *fs, int device_fd)
 	int rc;
 
 	/* not before: INIT's answer would set it back */
-	device_set_read_ahead(fs->mountpoint, (unsigned)(fs->read_ahead_bytes >> 10));
+	read_ahead_begin(&fs->read_ahead, fs->mountpoint, fs->read_ahead_bytes);
 	if (fs->open == OPEN_PAGECACHE)
 		return;   /* pagecache_start() goes on */
 

@@ -209,7 +209,9 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 		return rc;
 	case OPTION_transport: return parse_transport(o, v);
 	case OPTION_open: return parse_open(o, v);
-	case OPTION_read_ahead: return parse_size(v, &o->read_ahead_bytes);
+	case OPTION_read_ahead:
+		o->read_ahead_bytes = UINT64_MAX;
+		return strcmp(v, "auto") ? parse_size(v, &o->read_ahead_bytes) : 0;
 	case OPTION_numa:
 		rc = parse_either(v, "off", "auto", &second);
 		o->numa = second;

@@ -37,7 +37,7 @@ struct options {
 	struct cache_config cache;   /* dirs and identity are filled in later */
 	struct prefetch_config prefetch;
 	enum open_policy open;
-	uint64_t read_ahead_bytes;   /* the kernel's, in a file of the mount; default a whole extent: few requests for large files */
+	uint64_t read_ahead_bytes;   /* the kernel's, in a file of the mount; UINT64_MAX for auto */
 	enum transport transport;
 	enum log_level log_level;
 	char *log_file;              /* owned, or NULL */

@@ -119,7 +119,8 @@ static int prepare(struct mount *m, char *msg, size_t msg_size)
 	m->fs.owner = geteuid();
 	m->fs.keeper = m->start->keeper_fd < 0 ? 0 : getppid();
 	m->fs.open = m->options->open;
-	m->fs.read_ahead_bytes = m->options->read_ahead_bytes < 1 << 30 ? m->options->read_ahead_bytes : 1 << 30;
+	m->fs.read_ahead_bytes = m->options->read_ahead_bytes;
+	m->fs.read_ahead.fd = -1;
 	m->fs.transport = m->options->transport;
 	return 0;
 }
@@ -213,6 +214,7 @@ static void finish(struct mount *m)
 	waits_free(m->fs.waits);
 	session_free(m->session);
 	passthrough_free(m->fs.passthrough);
+	read_ahead_end(&m->fs.read_ahead);
 	prefetch_free(m->prefetch);
 	origin_close(m->origin);
 	stats_free(m->stats);

@@ -8,6 +8,7 @@
 #include "prefetch/records.h"
 #include "prefetch/resume.h"
 
+#define PAGES_IN_ROW 8                       /* requests for a page alone: what the kernel leaves out of a longer one is seldom so short */
 #define SOON_NS (250 * NSEC_PER_MSEC)       /* between two opens of one sample */
 
 
@@ -184,6 +185,12 @@ static bool item_read(struct prefetch *p, struct unit *u, uint32_t index, uint64
 		p->consumed_count++;
 		consumed(p, u, index, bytes);
 		follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
+		if (s->records && s->follow.order && order_is_left(s->follow.order, s->records->geometry.is_mapped && !s->records->is_by_page)) {
+			/* many were not seen to be read: their pages came with others' */
+			turn(p, s, o->time_ns);
+			set_consume(s, u, index, o->time_ns);
+			follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
+		}
 		if (!s->records)
 			neighbours_saw(&s->neighbours, u->base + index, o->pid);
 		note_place(p, u, index, o);
@@ -223,7 +230,7 @@ static void sample_begun(struct prefetch *p, struct unit *u, uint32_t index, con
 {
 	struct set *s = u->set;
 
-	cache_set_records(p->cache, u->first + index, true);
+	cache_set_pattern(p->cache, u->first + index, &(struct cache_pattern){ .how = PATTERN_SHORT });
 	follow_saw(&s->follow, u->base + index, (uint32_t)s->items, o->pid);
 	note_place(p, u, index, o);
 	accesses_ask(p, s, o->time_ns);
@@ -236,7 +243,7 @@ static void samples_begin(struct prefetch *p, const struct set *s)
 		uint32_t k;
 		const struct unit *u = set_item(s, s->sampled.begun[i], &k);
 
-		cache_set_records(p->cache, u->first + k, true);
+		cache_set_pattern(p->cache, u->first + k, &(struct cache_pattern){ .how = PATTERN_SHORT });
 	}
 	log_info("the %llu files of a set are opened once for each of their samples", (unsigned long long)(s->items - s->unfit));
 }
@@ -304,7 +311,7 @@ static void on_open(struct prefetch *p, const struct observation *o)
 static void record_read(struct prefetch *p, struct set *s, const struct observation *o)
 {
 	const struct geometry *g = &s->records->geometry;
-	uint32_t index = (uint32_t)records_beginning(g, o->offset);
+	uint32_t index = (uint32_t)records_beginning(g, records_wanted(g, o->offset, o->len));
 	struct unit *u;
 
 	/* a format's own data, before the first record or on its page, is read in small bits */
@@ -318,9 +325,10 @@ static void record_read(struct prefetch *p, struct set *s, const struct observat
 /* A reader is done with a record: what was fetched for it and not asked for is not needed either. Lock held. */
 static void release_record(struct prefetch *p, const struct records *r, const struct access *a)
 {
-	uint64_t i = a->end ? records_index(&r->geometry, a->start) : r->geometry.count, start, end;
+	const struct geometry *g = &r->geometry;
+	uint64_t i = a->end ? records_index(g, records_wanted(g, a->start, a->first_bytes)) : g->count, start, end;
 
-	if (i == r->geometry.count)
+	if (i == g->count)
 		return;
 	records_range(r, i, &start, &end);
 	cache_release_pieces(p->cache, r->ino, start, end);
@@ -346,17 +354,50 @@ static void records_begin(struct prefetch *p, struct records *r, const struct ob
 		struct observation past = *o;
 
 		past.offset = r->seen[i].start;
-		past.len = (uint32_t)(r->seen[i].end - r->seen[i].start);
+		past.len = r->seen[i].first_bytes;
 		past.pid = r->seen[i].pid;
 		record_read(p, s, &past);
 	}
+}
+
+/*
+ * A mapped file is read page by page now, by who opened it since that was found. Of what was read before, next to
+ * nothing was seen: an epoch begins, with what each reader has begun. Lock held.
+ */
+static void see_by_page(struct prefetch *p, struct records *r, const struct observation *o)
+{
+	r->is_by_page = true;
+	turn(p, r->set, o->time_ns);
+	for (uint32_t i = 0; i < r->readers; i++) {
+		struct observation begun = *o;
+
+		begun.offset = r->reader[i].start;
+		begun.len = r->reader[i].first_bytes;
+		begun.pid = r->reader[i].pid;
+		if (r->reader[i].end && begun.len < RECORDS_AROUND / 2)
+			record_read(p, r->set, &begun);
+	}
+}
+
+/* How the file is read, for the cache's misses and the kernel's read-ahead. Lock held. */
+static void tell_pattern(struct prefetch *p, struct records *r)
+{
+	struct cache_pattern pattern = { .how = PATTERN_SEQUENTIAL };
+
+	if (r->is_random)
+		pattern.how = r->geometry.is_mapped ? PATTERN_MAPPED : r->is_short ? PATTERN_SHORT : PATTERN_RANDOM;
+	if (r->told == pattern.how)
+		return;
+	if (r->geometry.is_mapped)
+		records_layout(&r->geometry, &pattern);
+	cache_set_pattern(p->cache, r->ino, &pattern);
+	r->told = pattern.how;
 }
 
 /* Returns whether the read belongs to records rather than to a stream. */
 static bool on_record(struct prefetch *p, const struct observation *o, uint64_t size)
 {
 	struct records *r = size >= RECORDS_FILE_BYTES ? sets_records(&p->sets, o->ino, size) : NULL;
-	bool was_random = r && r->is_random;
 	enum records_event event;
 
 	if (!r || p->cfg.mode != PREFETCH_AUTO)
@@ -364,12 +405,13 @@ static bool on_record(struct prefetch *p, const struct observation *o, uint64_t 
 	event = records_saw(r, o);
 	if (event == RECORDS_FOUND && p->cfg.recognise)
 		records_begin(p, r, o);
+	if (r->set && r->told == PATTERN_MAPPED && !r->is_by_page && r->pages_in_row == PAGES_IN_ROW)
+		see_by_page(p, r, o);
 	if (r->set && event != RECORDS_CONTINUED) {
 		release_record(p, r, &r->last);
 		record_read(p, r->set, o);
 	}
-	if (r->is_random != was_random)
-		cache_set_records(p->cache, o->ino, r->is_random);
+	tell_pattern(p, r);
 	return r->is_random;
 }
 

@@ -90,9 +90,11 @@ bool order_saw(struct order *o, uint32_t item)
 	o->seen_at = at == end ? UINT32_MAX : at;
 	if (at == end) {
 		o->wrong++;
+		o->wrong_in_row++;
 		return false;
 	}
 	o->right++;
+	o->wrong_in_row = 0;
 	o->is_read[at / 8] |= (uint8_t)(1 << at % 8);
 	o->residues[at % o->stride / 64] |= 1ULL << at % o->stride % 64;
 	if (at + 1 > o->furthest)
@@ -132,6 +134,11 @@ bool order_is_confirmed(const struct order *o)
 bool order_is_at_end(const struct order *o)
 {
 	return order_is_confirmed(o) && o->count - o->furthest <= o->count / END_SHARE;
+}
+
+bool order_is_left(const struct order *o, bool is_sparse)
+{
+	return is_sparse ? o->wrong_in_row >= 2 * CONFIRM && order_is_confirmed(o) : o->wrong_in_row >= CONFIRM && order_is_at_end(o);
 }
 
 bool order_is_done(const struct order *o)

@@ -44,6 +44,7 @@ struct order {
 	uint64_t residues[ORDER_STRIDE_MAX / 64];   /* seen, a bit each */
 	uint32_t seen_at;        /* the position of the last access; UINT32_MAX: it was elsewhere */
 	uint64_t right, wrong;   /* accesses where expected, and elsewhere */
+	uint32_t wrong_in_row;
 	uint8_t *is_read;        /* a bit per position; owned */
 	char text[ORDER_TEXT];   /* what it is, for the statistics */
 };
@@ -69,6 +70,12 @@ bool order_is_done(const struct order *o);
 
 /* Its last items were reached: what is read again belongs to the next epoch, though some were not seen to be read. */
 bool order_is_at_end(const struct order *o);
+
+/*
+ * Its last items were reached, and the last accesses were to none of those that are left: the next epoch's. @is_sparse: those
+ * that are seen are seen exactly, but so few that none may be of the last items.
+ */
+bool order_is_left(const struct order *o, bool is_sparse);
 
 /* The position at or behind @from that is still to be read, or count. */
 uint32_t order_next(const struct order *o, uint32_t from);

@@ -12,6 +12,7 @@ enum {
 	MOST_BYTES = 1 << 20,
 	SEQUENTIAL_BYTES = 4 << 20,  /* read in one run: not by records */
 	INEXACT = 128,               /* bytes by which a record may lie off what few accesses tell */
+	SHORT_BYTES = 256 * 1024,    /* of an access for which the kernel need not read ahead far */
 	FIT_OF = 16,                 /* one access in so many may begin elsewhere (its head was in the page cache) */
 };
 
@@ -139,6 +140,7 @@ static void refine(const struct access *seen, uint32_t n, uint64_t low, uint64_t
 	if (best.on) {
 		g->bytes = best.bytes;
 		g->base = best.base;
+		g->spread = (uint32_t)best.spread;
 	}
 }
 
@@ -160,13 +162,10 @@ static uint64_t usual_length(const struct access *seen, uint32_t n)
 	return copy[n - 1 - n / FIT_OF].end - copy[n - 1 - n / FIT_OF].start;
 }
 
-int records_geometry(const struct access *seen, uint32_t n, uint64_t size, struct geometry *ret)
+static int geometry_of(const struct access *seen, uint32_t n, uint64_t size, uint64_t most, struct geometry *ret)
 {
-	uint64_t most, phase, high, low;
+	uint64_t phase, high, low;
 
-	if (n > RECORDS_MAX || n < 4)
-		return -ENOENT;
-	most = usual_length(seen, n);
 	if (most > MOST_BYTES || most < LEAST_BYTES)
 		return -ENOENT;
 	for (high = most; high >= LEAST_BYTES && !fits(seen, n, high); high--)
@@ -187,6 +186,49 @@ int records_geometry(const struct access *seen, uint32_t n, uint64_t size, struc
 	return ret->count >= n && ret->count <= UINT32_MAX ? 0 : -ENOENT;
 }
 
+static bool is_around(uint64_t start, uint64_t bytes)
+{
+	return bytes == RECORDS_AROUND && start;   /* at the beginning of the file there is less before the fault */
+}
+
+/* The accesses that may have been read around faults, from where the faults were; returns how many. */
+static uint32_t faults_among(const struct access *seen, uint32_t n, struct access *ret)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (!is_around(seen[i].start, seen[i].first_bytes))
+			continue;
+		ret[count] = seen[i];
+		ret[count++].start += RECORDS_AROUND / 2;
+	}
+	return count;
+}
+
+int records_geometry(const struct access *seen, uint32_t n, uint64_t size, struct geometry *ret)
+{
+	struct access fault[RECORDS_MAX];
+	uint32_t faults;
+
+	*ret = (struct geometry){ 0 };
+	if (n > RECORDS_MAX || n < 4)
+		return -ENOENT;
+	faults = faults_among(seen, n, fault);
+	/* records that are as long are asked for so when they are read, too: where they begin is told by the requests */
+	if (faults > n / 2 && !geometry_of(fault, faults, size, RECORDS_AROUND, ret) && ret->bytes < RECORDS_AROUND / 4 * 3) {
+		ret->fetch_bytes = (uint32_t)((ret->bytes + PAGE - 1) / PAGE * PAGE);
+		ret->is_mapped = true;
+		return 0;
+	}
+	*ret = (struct geometry){ 0 };
+	return geometry_of(seen, n, size, usual_length(seen, n), ret);
+}
+
+uint64_t records_wanted(const struct geometry *g, uint64_t start, uint64_t bytes)
+{
+	return g->is_mapped && is_around(start, bytes) ? start + RECORDS_AROUND / 2 : start;
+}
+
 uint64_t records_index(const struct geometry *g, uint64_t offset)
 {
 	int64_t from = (int64_t)offset - g->base + INEXACT;
@@ -195,22 +237,45 @@ uint64_t records_index(const struct geometry *g, uint64_t offset)
 	return i < g->count ? i : g->count;
 }
 
+/* Less than a page apart, the highest of the beginnings tells the page of each; else they are known about so. */
+static bool is_exact(const struct geometry *g)
+{
+	return g->spread < PAGE;
+}
+
+static int64_t first_page(const struct geometry *g, uint64_t i)
+{
+	return (g->base + (int64_t)g->spread + (int64_t)(i * g->bytes)) / PAGE * PAGE;
+}
+
 uint64_t records_beginning(const struct geometry *g, uint64_t offset)
 {
 	int64_t from = (int64_t)offset - g->base + INEXACT;
 
+	/* the page that it has in common with the record before may be in the kernel's page cache */
+	if (is_exact(g) && from >= 0)
+		return (int64_t)offset <= first_page(g, records_index(g, offset)) + PAGE ? records_index(g, offset) : g->count;
 	return from >= 0 && (uint64_t)from % g->bytes < PAGE + 2 * INEXACT ? records_index(g, offset) : g->count;
 }
 
 void records_range(const struct records *r, uint64_t i, uint64_t *ret_start, uint64_t *ret_end)
 {
 	const struct geometry *g = &r->geometry;
-	int64_t from = g->base + (int64_t)(i * g->bytes) - INEXACT;
+	int64_t low = g->base + (int64_t)(i * g->bytes), from = is_exact(g) ? first_page(g, i) : low - INEXACT;
 	uint64_t begin = from < 0 ? 0 : (uint64_t)from / PAGE * PAGE;
-	uint64_t end = begin + g->fetch_bytes + 2 * PAGE;
+	uint64_t end = begin + g->fetch_bytes + (is_exact(g) ? 0 : 2 * PAGE);
 
+	if (is_exact(g) && (g->is_mapped || end > (uint64_t)low + g->bytes + 2 * PAGE - 1))
+		end = ((uint64_t)low + g->bytes + 2 * PAGE - 1) / PAGE * PAGE;
 	*ret_start = begin;
 	*ret_end = end < r->size ? end : r->size;
+}
+
+void records_layout(const struct geometry *g, struct cache_pattern *ret)
+{
+	ret->base = g->base - INEXACT;
+	ret->stride = g->bytes;
+	ret->record_len = g->fetch_bytes + 2 * PAGE;
 }
 
 /* ---- accesses ---- */
@@ -243,6 +308,7 @@ static bool over(struct records *r, const struct access *a)
 		return false;
 	r->tried_at = r->seen_count;
 	r->is_random = true;
+	r->is_short = usual_length(r->seen, r->seen_count) <= SHORT_BYTES;
 	return !records_geometry(r->seen, r->seen_count, r->size, &r->geometry);
 }
 
@@ -250,6 +316,7 @@ enum records_event records_saw(struct records *r, const struct observation *o)
 {
 	struct access *a = reader_of(r, o->pid);
 
+	r->pages_in_row = o->len <= PAGE ? r->pages_in_row + 1 : 0;
 	if (continues(a, o)) {
 		if (o->offset < a->start)
 			a->start = o->offset;
@@ -260,7 +327,7 @@ enum records_event records_saw(struct records *r, const struct observation *o)
 		return RECORDS_CONTINUED;
 	}
 	r->last = *a;
-	*a = (struct access){ o->offset, o->offset + o->len, o->pid };
+	*a = (struct access){ o->offset, o->offset + o->len, o->pid, o->len };
 	if (over(r, &r->last))
 		return RECORDS_FOUND;
 	r->is_random |= r->geometry.bytes != 0;

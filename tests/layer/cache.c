@@ -380,7 +380,7 @@ static void records_cost_their_own_bytes(void **state)
 	}
 	assert_int_equal(ns_lookup(cache_ns(f->cache), NS_ROOT, "big", 0, &attr), 0);
 	ino = attr.ino;
-	cache_set_records(f->cache, ino, true);
+	cache_set_pattern(f->cache, ino, &(struct cache_pattern){ .how = PATTERN_SHORT });
 	before = stats_read(f->stats, STAT_ORIGIN_BYTES);
 	assert_int_equal(one_read(f->cache, "big", 1, EXTENT_BYTES + 8192, 5000), 0);
 	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 5000);
@@ -401,8 +401,16 @@ static void records_cost_their_own_bytes(void **state)
 	want_piece(f, &o, BIG - 10, 11, &w);
 	assert_int_equal(waiter_wait(&w, 3), -ENOENT);
 	cache_release_pieces(f->cache, ino, 0, BIG);
+	/* of a mapped file's record the first page that misses brings all */
+	cache_set_pattern(f->cache, ino, &(struct cache_pattern){ PATTERN_MAPPED, 102400, 102400, 0 });
+	before = stats_read(f->stats, STAT_ORIGIN_BYTES);
+	for (unsigned page = 0; page < 25; page++)
+		assert_int_equal(one_read(f->cache, "big", 1, 15 * 102400 + page * 4096, 4096), 0);
+	assert_int_equal(stats_read(f->stats, STAT_ORIGIN_BYTES) - before, 102400);
+	cache_release_pieces(f->cache, ino, 0, BIG);
+	before = stats_read(f->stats, STAT_ORIGIN_BYTES);
 	/* any more it is not read by records */
-	cache_set_records(f->cache, ino, false);
+	cache_set_pattern(f->cache, ino, &(struct cache_pattern){ .how = PATTERN_SEQUENTIAL });
 	assert_int_equal(one_read(f->cache, "big", 1, 100, 100), 0);
 	while (stats_read(f->stats, STAT_ORIGIN_BYTES) - before < EXTENT_BYTES)
 		usleep(1000);

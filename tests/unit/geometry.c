@@ -15,7 +15,7 @@ static struct access access_to(uint64_t base, uint64_t bytes, uint64_t i, uint64
 		end += test_random(random) % 20 * PAGE;
 	if (test_random(random) % 40 == 0)
 		start += 2 * PAGE;
-	return (struct access){ start, end, 1 };
+	return (struct access){ start, end, 1, (uint32_t)(end - start) };
 }
 
 static void every_record_is_found_and_covered(void **state)
@@ -113,6 +113,53 @@ static void the_geometry_is_found_on_the_way(void **state)
 	records_free(r);
 }
 
+/*
+ * Of a mapped file a mebibyte around each fault is asked for: where records begin is known, whatever of the first page the page
+ * cache has. Mebibytes that are read as such are not mapped.
+ */
+static void faults_tell_the_records_of_a_mapped_file(void **state)
+{
+	enum { COUNT = 3000, AROUND = 1 << 20 };
+	static const uint64_t lengths[] = { 112640, 64000, 20001 };
+	struct access seen[ACCESSES];
+	struct geometry g;
+	uint64_t random = 13;
+
+	(void)state;
+	for (unsigned t = 0; t < sizeof(lengths) / sizeof(*lengths); t++) {
+		uint64_t bytes = lengths[t];
+		struct records r = { .size = COUNT * bytes };
+
+		for (unsigned i = 0; i < ACCESSES; i++) {
+			uint64_t k = AROUND / bytes + 1 + test_random(&random) % (COUNT - AROUND / bytes - 1);
+			uint64_t start = k * bytes / PAGE * PAGE - AROUND / 2;
+
+			seen[i] = (struct access){ start, start + AROUND, 1, AROUND };
+		}
+		assert_int_equal(records_geometry(seen, ACCESSES, r.size, &r.geometry), 0);
+		assert_true(r.geometry.is_mapped);
+		assert_int_equal(r.geometry.count, COUNT);
+		for (uint64_t i = 0; i < COUNT; i++) {
+			uint64_t first = i * bytes / PAGE * PAGE, start, end;
+
+			assert_int_equal(records_wanted(&r.geometry, first, PAGE), first);
+			if (first > AROUND)
+				assert_int_equal(records_beginning(&r.geometry, records_wanted(&r.geometry, first - AROUND / 2, AROUND)), i);
+			assert_int_equal(records_beginning(&r.geometry, first), i);
+			records_range(&r, i, &start, &end);
+			assert_true(start <= first && end >= (i + 1) * bytes && end <= r.size);
+			assert_true(end - start <= bytes + 3 * PAGE);
+		}
+	}
+	for (unsigned i = 0; i < ACCESSES; i++) {
+		uint64_t start = (test_random(&random) % COUNT + 1) * AROUND;
+
+		seen[i] = (struct access){ start, start + AROUND, 1, AROUND };
+	}
+	assert_int_equal(records_geometry(seen, ACCESSES, (COUNT + 1ULL) * AROUND, &g), 0);
+	assert_false(g.is_mapped);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -120,6 +167,7 @@ int main(void)
 		cmocka_unit_test(what_has_none_gets_none),
 		cmocka_unit_test(requests_become_accesses),
 		cmocka_unit_test(the_geometry_is_found_on_the_way),
+		cmocka_unit_test(faults_tell_the_records_of_a_mapped_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
