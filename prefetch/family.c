@@ -33,7 +33,7 @@ bool family_is_sane(const struct family *f)
 
 	return f->kind > FAMILY_NONE && f->kind < FAMILY_KINDS && f->shuffle.kind < SHUFFLE_KINDS && f->stride &&
 	       f->stride <= ORDER_STRIDE_MAX && f->start < f->stride && f->map < MAPS && f->shuffle.skip <= SKIP_MAX && is_bounded &&
-	       is_bool(&f->is_split) && is_bool(&f->is_told);
+	       is_bool(&f->is_split) && is_bool(&f->is_constant) && is_bool(&f->is_told);
 }
 
 void family_describe(const struct family *f, char text[FAMILY_TEXT])
@@ -173,12 +173,11 @@ static bool next_of_seed(const struct family *f, uint32_t steps, uint32_t n, uns
 {
 	static const enum family_kind as_stream[] = { FAMILY_STREAM_IN_PLACE, FAMILY_STREAM };
 
-	if (which == 0) {
-		ret->shuffle.seed += steps;
+	if (which < 2) {
+		ret->is_constant = which == !f->is_constant;
+		ret->shuffle.seed += ret->is_constant ? 0 : steps;
 		return true;
 	}
-	if (which == 1)
-		return true;   /* set_epoch() was forgotten */
 	if (f->shuffle.kind == SHUFFLE_TORCH) {
 		ret->kind = FAMILY_GENERATOR;
 		/* RandomSampler(generator=g), where the loader draws a second permutation at its end; a program's own randperm */

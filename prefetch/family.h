@@ -35,6 +35,7 @@ struct family {
 	uint32_t distance;           /* words from one epoch to the next, 0 unknown */
 	uint32_t stride, start;      /* ranks or workers that take every stride-th; 1 without */
 	bool is_split;               /* each of them shuffles its own share, not all together */
+	bool is_constant;            /* FAMILY_SEED_PLUS_EPOCH: seen to stay as it is: set_epoch() is forgotten, a list shuffled anew from its seed */
 	unsigned map;                /* which index map */
 	uint32_t epoch;              /* of the set, when it was recognised */
 	bool is_told;                /* by user.hopper.plan */

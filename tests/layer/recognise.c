@@ -326,6 +326,28 @@ static void generators_that_go_on_are_followed(void **state)
 }
 
 /* sorted(glob("*" "/" "*")): "a.b/..." comes before "a/...". */
+/* The list is shuffled from the same seed each epoch: learnt in the second, expected in the third. */
+static void a_seed_that_stays_is_expected_to_stay(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t order[IMAGES];
+	struct family known;
+
+	shuffled(f->image, IMAGES, SHUFFLE_PYTHON, 5, 0, order);
+	assert_order(ask(f, order, 0, 1, 0, NULL, RECOGNISE_SMALL), order, IMAGES);
+	known = f->job->family;
+	assert_false(known.is_constant);
+	assert_order(ask(f, order, 0, 1, 1, &known, RECOGNISE_USUAL), order, IMAGES);
+	known = f->job->family;
+	assert_true(known.is_constant);
+	assert_order(ask(f, NULL, 0, 1, 2, &known, RECOGNISE_USUAL), order, IMAGES);
+	known = f->job->family;
+	/* and if it goes on after all */
+	shuffled(f->image, IMAGES, SHUFFLE_PYTHON, 6, 0, order);
+	assert_order(ask(f, order, 0, 1, 3, &known, RECOGNISE_USUAL), order, IMAGES);
+	assert_false(f->job->family.is_constant);
+}
+
 static void lists_sorted_by_the_whole_path(void **state)
 {
 	struct fixture *f = *state;
@@ -470,6 +492,7 @@ int main(void)
 		CASE(readers_of_one_list_are_evidence_together),
 		CASE(shares_that_are_shuffled_by_themselves),
 		CASE(generators_that_go_on_are_followed),
+		CASE(a_seed_that_stays_is_expected_to_stay),
 		CASE(lists_sorted_by_the_whole_path),
 		CASE(samples_of_two_files),
 		CASE(streaming_opens_the_first_shards_first),
