@@ -320,8 +320,8 @@ static int open_run(struct deferred *d, unsigned flags)
 	/* an id is one version of the bytes, so what the page cache has of it stays true */
 	d->fi.keep_cache = 1;
 	d->fi.fh = d->ino;
-	if (!id && a.version.size > EXTENT_BYTES)
-		read_ahead_choose(&fs->read_ahead, cache_pattern(fs->cache, d->ino));
+	if (!id && a.version.size > EXTENT_BYTES && read_ahead_choose(&fs->read_ahead, cache_pattern(fs->cache, d->ino)))
+		stats_inc(fs->stats, STAT_READS_SHORT_OPENS);
 	rc = id ? reply_passthrough(d->req, d->ino, id) : fuse_reply_open(d->req, &d->fi);
 	if (rc == -ENOENT)
 		opened_end(fs, d->ino);   /* the opener was interrupted: no release will come */

@@ -34,12 +34,15 @@ void read_ahead_begin(struct read_ahead *r, const char *mountpoint, uint64_t byt
 	set(r, r->usual_kib);
 }
 
-void read_ahead_choose(struct read_ahead *r, enum access_pattern pattern)
+bool read_ahead_choose(struct read_ahead *r, enum access_pattern pattern)
 {
 	uint32_t kib = pattern == PATTERN_MAPPED ? 0 : pattern == PATTERN_SHORT ? SHORTLY_KIB : r->usual_kib;
 
-	if (r->fd >= 0 && !r->is_fixed && atomic_load(&r->kib) != kib)
+	if (r->fd < 0 || r->is_fixed)
+		return false;
+	if (atomic_load(&r->kib) != kib)
 		set(r, kib);
+	return kib < r->usual_kib;
 }
 
 void read_ahead_end(struct read_ahead *r)

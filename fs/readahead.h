@@ -25,8 +25,8 @@ struct read_ahead {
 void read_ahead_begin(struct read_ahead *r, const char *mountpoint, uint64_t bytes);
 void read_ahead_end(struct read_ahead *r);
 
-/* A file that is read so is about to be opened. Any thread; a system call where the last one was read otherwise. */
-void read_ahead_choose(struct read_ahead *r, enum access_pattern pattern);
+/* A file that is read so is about to be opened. Any thread; a system call where the last one was read otherwise. Returns whether it gets a short one. */
+bool read_ahead_choose(struct read_ahead *r, enum access_pattern pattern);
 
 /* What INIT is to answer at most, which is as far as an ordinary user's mount gets. Bytes. */
 uint32_t read_ahead_most(uint64_t bytes);

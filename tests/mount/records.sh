@@ -64,7 +64,7 @@ for epoch in range(3):
     for batch in loader: time.sleep(0.002 * len(batch))
     after = stats()
     big = max(after["sets"], key=lambda s: s["items"])
-    d = {k: after["reads"][k] - before["reads"][k] for k in ("requests", "hit_ram", "hit_disk", "joined", "missed", "errors")}
+    d = {k: after["reads"][k] - before["reads"][k] for k in ("requests", "hit_ram", "hit_disk", "joined", "missed", "errors", "short_opens")}
     print(json.dumps({**d, "epoch": epoch, "seconds": round(time.monotonic() - began, 2), "items": big["items"], "recognised": big["recognised"],
         "predictor": big["predictor"], "origin": after["origin"]["bytes"] - before["origin"]["bytes"],
         "wasted": after["prefetch"]["wasted_bytes"],
@@ -110,7 +110,7 @@ run tokens
 expect 'all(x["origin"] <= 1.3 * size for x in e[1:])'
 # of a mapped file the kernel reads a mebibyte around each fault, until it is opened again by who reads records of it
 run mapped
-expect 'e[0]["requests"] < 2400' 'e[2]["requests"] > 10 * 2400' 'e[2]["items"] == 2400' '"torch seed" in e[2]["recognised"]' \
+expect 'e[0]["short_opens"] == 0' 'e[2]["short_opens"] > 0' 'e[0]["requests"] < 2400' 'e[2]["requests"] > 10 * 2400' 'e[2]["items"] == 2400' '"torch seed" in e[2]["recognised"]' \
 	'e[2]["missed"] + e[2]["joined"] <= 0.05 * 2400' 'e[1]["origin"] + e[2]["origin"] <= 1.5 * size'
 run mapped recognise=off
 expect 'all(x["missed"] + x["joined"] <= 1.1 * 2400 for x in e)' 'all(x["origin"] <= 1.3 * size for x in e[1:])'
