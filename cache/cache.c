@@ -233,7 +233,7 @@ static int want_start(struct cache *c, struct cache_want *w, const struct ns_att
 	struct want_state *s = (struct want_state *)w->priv;
 	struct extent *x;
 
-	if (!room.bytes && c->ram_only_bytes >= ram_limit_bytes(&c->ram) / 4 * 3)
+	if (!room.bytes && c->ram_only_bytes >= ram_limit_bytes(&c->ram) / 2)
 		return -ENOSPC;
 	x = want_extent(c, w, attr, a);
 	if (!x)

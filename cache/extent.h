@@ -161,7 +161,7 @@ struct cache {
 	struct list filling;         /* FILLING from the origin, oldest first */
 	struct list retrying;        /* FILLING, waiting to be tried again */
 	uint64_t requests_done, request_bytes;   /* answered well by the origin */
-	uint64_t ram_only_bytes;     /* at most three quarters of the arena; demand may take it all the same */
+	uint64_t ram_only_bytes;     /* at most half of the arena, so that demand never starves */
 	unsigned origin_in_flight, demand_in_flight;
 	unsigned busy;               /* extents that are not idle, and requests that lost and have not ended */
 	unsigned hung;               /* requests written off: not in flight, not ended */
