@@ -92,7 +92,7 @@ int snapshot_open(struct snapshot *s, const char *dir, const char *boot_id)
 static int pin_newest(MDB_env *env, MDB_txn **ret_pin, struct slot *slot)
 {
 	MDB_txn *writer;
-	MDB_stat st;
+	MDB_stat st = { 0 };
 	int fd, rc = mdb_txn_begin(env, NULL, 0, &writer);
 
 	if (rc)

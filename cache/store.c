@@ -416,7 +416,7 @@ static int open_tables(struct store *s, struct life *ret_life)
 		MDB_dbi dbi;
 
 		rc = store_table(s, all_tables[i].name, all_tables[i].flags, &dbi);
-		if (!i)
+		if (!i && !rc)
 			s->meta = dbi;
 	}
 	if (rc)

@@ -172,9 +172,14 @@ static bool fits_what_was_seen(struct order *o, const struct follow *f)
 	return !order_is_wrong(o) && (o->right > f->seen_count / 2 || !f->seen_count);
 }
 
+static bool is_same_shuffle(const struct shuffle *a, const struct shuffle *b)
+{
+	return a->kind == b->kind && a->seed == b->seed && a->skip == b->skip;
+}
+
 static void remember(struct follow *f, uint32_t epoch)
 {
-	f->is_as_past = epoch < f->past_count && !memcmp(&f->past[epoch].shuffle, &f->family.shuffle, sizeof(f->family.shuffle));
+	f->is_as_past = epoch < f->past_count && is_same_shuffle(&f->past[epoch].shuffle, &f->family.shuffle);
 	if (epoch >= HISTORY_MAX)
 		return;
 	if (epoch >= f->history_count) {
