@@ -150,7 +150,7 @@ end_row
 row=emfile
 mount_row daemon size=200M
 server=$(server_pid)
-prlimit --pid "$server" --nofile=$(($(find /proc/$server/fd -mindepth 1 | wc -l) + 3)):4096
+prlimit --pid "$server" --nofile=$(($(find /proc/$server/fd -mindepth 1 | wc -l) + 1)):4096
 cells $(some $quick)
 grep -q 'Too many open files' "$scratch/log" || { echo "$row: NOT MET"; bad=1; }
 end_row
