@@ -112,10 +112,10 @@ void cache_read_end(struct cache *c, struct cache_read *r);
 
 /* How a large file is read. */
 enum access_pattern {
-	PATTERN_SEQUENTIAL,            /* in sequence, or unknown */
-	PATTERN_RANDOM,            /* at random */
-	PATTERN_SHORT,            /* ... little at a time: what the kernel would read ahead is another's */
-	PATTERN_MAPPED,             /* ... page by page through a mapping: the same of what it would read around a fault */
+	PATTERN_SEQUENTIAL,      /* in sequence, or unknown */
+	PATTERN_RANDOM,          /* at random */
+	PATTERN_SHORT,           /* ... little at a time: what the kernel would read ahead is another's */
+	PATTERN_MAPPED,          /* ... page by page through a mapping: the same of what it would read around a fault */
 };
 
 struct cache_pattern {
@@ -127,9 +127,11 @@ struct cache_pattern {
 
 /*
  * When the disk tier is full, of a file that is not read through what misses is fetched as it was asked for, with the
- * rest of its record, and takes no other's place.
+ * rest of its record, and takes no other's place. Copied; without memory misses stay whole.
  */
 void cache_set_pattern(struct cache *c, uint64_t ino, const struct cache_pattern *pattern);
+
+/* What was said last of how it is read. */
 enum access_pattern cache_pattern(struct cache *c, uint64_t ino);
 
 /* The pieces within [start, end) are not needed any more, read or not: their memory may go first. */

@@ -145,7 +145,7 @@ struct cache {
 	struct ram ram;              /* its arenas' number and addresses are immutable after open */
 	struct map64 extents;        /* key -> struct extent */
 	struct pieces pieces;
-	struct map64 patterns;        /* file id -> struct cache_pattern, owned; none: read through */
+	struct map64 patterns;       /* file id -> struct cache_pattern, owned; none: read through */
 	struct map64 pins;           /* ino -> struct pin */
 	/* READY, idle, by the arena of their buffer: served ones; the others. Oldest first */
 	struct list cold[TOPOLOGY_PLACES_MAX], warm[TOPOLOGY_PLACES_MAX];

@@ -152,6 +152,8 @@ struct losses advice_take_losses(struct prefetch *p)
 
 void advice_lost(struct prefetch *p, struct losses *l)
 {
+	if (!l->count)
+		return;
 	lock_acquire(&p->lock);
 	for (size_t i = 0; i < l->count; i++)
 		l->of[i].is_piece ? record_lost(p, &l->of[i]) : extent_lost(p, &l->of[i]);

@@ -44,7 +44,7 @@ struct order {
 	uint64_t residues[ORDER_STRIDE_MAX / 64];   /* seen, a bit each */
 	uint32_t seen_at;        /* the position of the last access; UINT32_MAX: it was elsewhere */
 	uint64_t right, wrong;   /* accesses where expected, and elsewhere */
-	uint32_t wrong_in_row;
+	uint32_t wrong_in_row;   /* of the last accesses */
 	uint8_t *is_read;        /* a bit per position; owned */
 	char text[ORDER_TEXT];   /* what it is, for the statistics */
 };

@@ -251,11 +251,14 @@ static int64_t first_page(const struct geometry *g, uint64_t i)
 uint64_t records_beginning(const struct geometry *g, uint64_t offset)
 {
 	int64_t from = (int64_t)offset - g->base + INEXACT;
+	uint64_t i = records_index(g, offset);
 
+	if (from < 0)
+		return g->count;
 	/* the page that it has in common with the record before may be in the kernel's page cache */
-	if (is_exact(g) && from >= 0)
-		return (int64_t)offset <= first_page(g, records_index(g, offset)) + PAGE ? records_index(g, offset) : g->count;
-	return from >= 0 && (uint64_t)from % g->bytes < PAGE + 2 * INEXACT ? records_index(g, offset) : g->count;
+	if (is_exact(g))
+		return (int64_t)offset <= first_page(g, i) + PAGE ? i : g->count;
+	return (uint64_t)from % g->bytes < PAGE + 2 * INEXACT ? i : g->count;
 }
 
 void records_range(const struct records *r, uint64_t i, uint64_t *ret_start, uint64_t *ret_end)

@@ -58,7 +58,7 @@ struct records {
 	uint32_t seen_count, tried_at;
 	bool is_random;              /* read by jumps; a long run in sequence ends it */
 	bool is_short;               /* ... of which each reads so little that the kernel should not read ahead far */
-	enum access_pattern told;           /* the owner's: what the cache knows of that */
+	enum access_pattern told;    /* the owner's: what the cache knows of that */
 	struct geometry geometry;
 	struct set *set;             /* borrowed: of the records, once there are any */
 	uint32_t pages_in_row;       /* requests for a page alone */

@@ -325,7 +325,6 @@ static void generators_that_go_on_are_followed(void **state)
 	assert_int_equal(f->job->family.kind, FAMILY_CUMULATIVE);
 }
 
-/* sorted(glob("*" "/" "*")): "a.b/..." comes before "a/...". */
 /* The list is shuffled from the same seed each epoch: learnt in the second, expected in the third. */
 static void a_seed_that_stays_is_expected_to_stay(void **state)
 {
@@ -348,6 +347,7 @@ static void a_seed_that_stays_is_expected_to_stay(void **state)
 	assert_false(f->job->family.is_constant);
 }
 
+/* sorted(glob("*" "/" "*")): "a.b/..." comes before "a/...". */
 static void lists_sorted_by_the_whole_path(void **state)
 {
 	struct fixture *f = *state;

@@ -20,6 +20,8 @@ as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups env HOME="$s
 as_nobody "$scratch/hopperfs" "$origin" "$mnt" -o "cache=$cache,open=passthrough,log=info:$scratch/user.log" || fail "mount as a user"
 daemon_pid=$(pgrep -o -u nobody -f "$scratch/hopperfs")
 as_nobody diff -r "$origin" "$mnt" || fail "contents"
+kib_ahead() { cat "/sys/class/bdi/$(awk -v m="$mnt" '$5 == m { print $3 }' /proc/self/mountinfo | tail -n 1)/read_ahead_kb"; }
+check "$(kib_ahead)" = 128 "read-ahead: the kernel's own, which a user cannot exceed"
 # without privileges the daemon serves what the kernel could read itself, and says why
 as_nobody cmp "$origin/large" "$mnt/large" || fail "a large file once more"
 grep -q 'opened by the daemon: .*\(does not offer\|CAP_SYS_ADMIN\)' "$scratch/user.log" || fail "$(cat "$scratch/user.log")"
@@ -31,6 +33,14 @@ user_stats() { as_nobody getfattr -n user.hopper.stats --only-values --absolute-
 kill -9 "$(server_pid)"
 wait_for 'user_stats 2>/dev/null | grep -q "\"restarts\": 1,"' || fail "nobody took over"
 as_nobody diff -r "$origin" "$mnt" || fail "contents after it"
+as_nobody fusermount3 -u "$mnt" || fail "unmount"
+wait_for '! kill -0 $daemon_pid 2>/dev/null' || fail "the daemon stays"
+daemon_pid=
+# less than that is a user's to choose
+as_nobody "$scratch/hopperfs" "$origin" "$mnt" -o "cache=$cache,read_ahead=16K" || fail "mount with read_ahead="
+daemon_pid=$(pgrep -o -u nobody -f "$scratch/hopperfs")
+check "$(kib_ahead)" = 16 "read-ahead of a user who asked for less"
+as_nobody diff -r "$origin" "$mnt" || fail "contents with little read-ahead"
 as_nobody fusermount3 -u "$mnt" || fail "unmount"
 wait_for '! kill -0 $daemon_pid 2>/dev/null' || fail "the daemon stays"
 daemon_pid=
