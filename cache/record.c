@@ -53,6 +53,55 @@ int record_find(struct volume *v, uint64_t key, struct record *ret)
 	return 0;
 }
 
+static bool is_in_object(const struct record *r, uint64_t version)
+{
+	return r->kind == KIND_WHOLE && r->version == version;
+}
+
+/* Does a committed record, not changed since, name the object's file? Usually its first one does. */
+static bool index_names_object(struct volume *v, MDB_cursor *cursor, uint64_t ino, uint64_t version)
+{
+	uint64_t key = extent_key(ino, 0);
+	MDB_val k = { sizeof(key), &key }, data;
+	MDB_cursor_op op = MDB_SET_RANGE;
+	struct record r;
+
+	for (; !mdb_cursor_get(cursor, &k, &data, op); op = MDB_NEXT) {
+		memcpy(&key, k.mv_data, sizeof(key));
+		if (extent_key_ino(key) != ino)
+			break;
+		if (data.mv_size != sizeof(r) || map64_get(&v->pending, key))
+			continue;
+		memcpy(&r, data.mv_data, sizeof(r));
+		if (is_in_object(&r, version))
+			return true;
+	}
+	return false;
+}
+
+bool record_names_object(struct volume *v, uint64_t ino, uint64_t version)
+{
+	const struct pending *p;
+	MDB_cursor *cursor;
+	bool is_named = true;
+	size_t pos = 0;
+	uint64_t key;
+	MDB_txn *txn;
+
+	while ((p = map64_next(&v->pending, &pos, &key))) {
+		if (extent_key_ino(key) == ino && !p->is_deletion && is_in_object(&p->record, version))
+			return true;
+	}
+	if (store_read_begin(v->store, &txn))
+		return true;
+	if (!mdb_cursor_open(txn, v->table, &cursor)) {
+		is_named = index_names_object(v, cursor, ino, version);
+		mdb_cursor_close(cursor);
+	}
+	store_read_end(v->store, txn);
+	return is_named;
+}
+
 int pending_put(struct volume *v, uint64_t key, const struct record *r)
 {
 	struct pending *p = map64_get(&v->pending, key);

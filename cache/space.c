@@ -185,9 +185,13 @@ static void punch(struct volume *v, uint64_t key, const struct record *r, int se
 		log_warn("cache %s: cannot free space: %s", v->path, strerror(errno));
 	if (r->kind == KIND_PACKED)
 		return;
-	/* an extent on its way into this file has no blocks yet: then the empty file stays, until the next start sweeps it */
+	/*
+	 * That it has no blocks is a hint only: the name may be another file's by now, and ext4 says so for an instant while it
+	 * allocates those of delayed writes. An extent on its way there has neither blocks nor a record: then an empty file stays,
+	 * until the next start sweeps it.
+	 */
 	lock_acquire(&v->lock);
-	if (!v->whole_writes && !fstat(fd, &st) && st.st_blocks == 0)
+	if (!v->whole_writes && !fstat(fd, &st) && st.st_blocks == 0 && !record_names_object(v, extent_key_ino(key), r->version))
 		unlink_object(v, key, r->version);
 	lock_release(&v->lock);
 	close(fd);

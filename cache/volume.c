@@ -231,31 +231,15 @@ void volume_status(struct volume *v, struct volume_status *ret)
 
 /* ---- start and end ---- */
 
-/* Does the index still know an extent of the object with this file name? */
+/* Are there extents in the object's file of this name? */
 static bool object_is_known(struct volume *v, const char *name)
 {
 	unsigned long long ino, version;
-	MDB_cursor *cursor;
-	struct record r;
-	uint64_t key;
-	MDB_val k, data;
-	MDB_txn *txn;
-	bool is_known = false;
 
-	if (sscanf(name, "%llx-%llx", &ino, &version) != 2 || store_read_begin(v->store, &txn))
+	if (sscanf(name, "%llx-%llx", &ino, &version) != 2)
 		return false;
-	key = extent_key(ino, 0);
-	k = (MDB_val){ sizeof(key), &key };
-	if (!mdb_cursor_open(txn, v->table, &cursor)) {
-		if (!mdb_cursor_get(cursor, &k, &data, MDB_SET_RANGE) && data.mv_size == sizeof(r)) {
-			memcpy(&key, k.mv_data, sizeof(key));
-			memcpy(&r, data.mv_data, sizeof(r));
-			is_known = extent_key_ino(key) == ino && r.version == version;
-		}
-		mdb_cursor_close(cursor);
-	}
-	store_read_end(v->store, txn);
-	return is_known;
+	lock_scope(&v->lock);
+	return record_names_object(v, ino, version);
 }
 
 static void sweep_objects(struct volume *v)

@@ -115,6 +115,9 @@ static inline uint64_t record_offset(uint64_t key, const struct record *r)
 /* record.c, with the lock held: what is known of a key, pending or committed. 0 or -ENOENT. */
 int record_find(struct volume *v, uint64_t key, struct record *ret);
 
+/* record.c, with the lock held: are there records of bytes in the file of this object? True also if that cannot be told. */
+bool record_names_object(struct volume *v, uint64_t ino, uint64_t version);
+
 /* record.c, with the lock held: note a change for the committer; @r NULL: a deletion. 0 or -ENOMEM. */
 int pending_put(struct volume *v, uint64_t key, const struct record *r);
 
