@@ -25,6 +25,7 @@ struct fixture {
 	int dir_fd;
 	void *buf;
 	bool verify_all;
+	bool is_over;             /* the other thread is done */
 };
 
 static void start(struct fixture *f, uint64_t limit, enum disk_codec codec)
@@ -452,6 +453,7 @@ static void *churn_and_read(void *arg)
 	}
 	free(buf);
 	free(other);
+	__atomic_store_n(&f->is_over, true, __ATOMIC_SEQ_CST);
 	return NULL;
 }
 
@@ -461,13 +463,15 @@ static void what_is_lent_is_all_there(void **state)
 	struct fixture *f = *state;
 	pthread_t thread;
 	unsigned lent = 0, wrong = 0;
+	bool is_over;
 
 	start(f, 0, DISK_CODEC_OFF);
 	put_all(f, 50);
 	assert_int_equal(pthread_create(&thread, NULL, churn_and_read, f), 0);
-	for (unsigned i = 0; i < 5000; i++) {
+	do {
 		int fd;
 
+		is_over = __atomic_load_n(&f->is_over, __ATOMIC_SEQ_CST);
 		if (disk_whole_open(f->disk, 50, 1, 3 << 20, true, &fd))
 			continue;
 		lent++;
@@ -476,7 +480,7 @@ static void what_is_lent_is_all_there(void **state)
 			wrong += ((uint8_t *)f->buf)[k] != 7;
 		close(fd);
 		disk_whole_close(f->disk, 50);
-	}
+	} while (!is_over);
 	pthread_join(thread, NULL);
 	assert_true(lent > 0);
 	assert_int_equal(wrong, 0);
