@@ -36,7 +36,7 @@ check_PROGRAMS += tests/bench/nullfs
 tests_bench_nullfs_SOURCES = tests/bench/nullfs.c
 tests_bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 tests_bench_nullfs_LDADD = $(FUSE_LIBS)
-EXTRA_DIST += tests/bench/systems.py tests/bench/paths.py
+EXTRA_DIST += tests/bench/systems.py tests/bench/paths.py tests/bench/objects.py
 
 check_PROGRAMS += tests/bench/diskread
 tests_bench_diskread_SOURCES = tests/bench/diskread.c

@@ -76,7 +76,7 @@ def make_large(machine, mib):
     return folder
 
 
-SLOW_ONES = ("bindfs", "rclone mount")
+SLOW_ONES = ("s3fs", "bindfs", "rclone mount")
 
 
 def turns(systems, repeats):
@@ -226,7 +226,7 @@ def metadata(machine, repeats):
     data = os.path.join(machine.work, "many")
     make_empty(data, 1, 100000)
     table = Table("directory of 100,000 entries")
-    systems = [machine.native(data)] + machine.all_hopperfs(data, ("daemon", "pagecache")) + machine.others(data)
+    systems = [machine.native(data)] + machine.all_hopperfs(data, ("daemon", "pagecache")) + machine.others(data, False)
     with mounted(systems):
         for s in systems:
             timed(s, ["find", s.where, "-size", "+0"])
@@ -263,7 +263,7 @@ def cold(machine, repeats):
                 systems = [below, machine.hopperfs("hopperfs", SLOW + ":" + source)]
                 if machine.uring:
                     systems.append(machine.hopperfs("hopperfs transport=uring", SLOW + ":" + source, "transport=uring"))
-                systems += machine.others(below.where)
+                systems += machine.others(below.where, False)
                 for s in systems:
                     subprocess.run(["find", source, "-type", "f", "-exec", "cat", "{}", "+"], stdout=subprocess.DEVNULL, check=True)
                     with contextlib.nullcontext(s) if s is below else s:

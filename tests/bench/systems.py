@@ -5,6 +5,8 @@ Each system shows one directory of data under a path of its own. All of them are
 be measured in turn; the processor time of a server is that of all its threads and child processes."""
 import glob, os, pwd, shutil, signal, stat, subprocess, tempfile, time
 
+import objects
+
 SWITCH = "/sys/module/fuse/parameters/enable_uring"
 
 
@@ -89,7 +91,7 @@ class Machine:
     """What can be had here: makes systems, tells why one is left out, and puts the machine back as it was."""
 
     def __init__(self, build, work):
-        self.build, self.work, self.left_out, self.undo = build, work, {}, []
+        self.build, self.work, self.left_out, self.undo, self.s3 = build, work, {}, [], None
         os.chmod(work, 0o755)
         self.is_root = os.geteuid() == 0
         self.uring = self._uring()
@@ -168,9 +170,21 @@ class Machine:
             systems.append(self.hopperfs("hopperfs %s, user" % policy, data, "open=" + policy + more, as_user=True))
         return systems
 
-    def others(self, data):
-        """What a user may have instead."""
-        systems = []
+    def s3fs(self, data):
+        """@data as objects of an S3 server, read through s3fs, which keeps files it read: by itself or not at all."""
+        missing = [p for p in ("s3fs", objects.PROGRAM) if not shutil.which(p)]
+        if missing:
+            self.left_out["s3fs"] = "no " + " and no ".join(missing)
+            return []
+        if not self.s3:
+            self.s3 = objects.Server(os.path.join(self.work, "s3"))
+        bucket, where = self.s3.upload(data), self.place("s3fs")
+        options = "passwd_file=%s,url=%s,use_path_request_style,use_cache=%s.cache,stat_cache_expire=3600,ro" % (self.s3.keys, self.s3.url, where)
+        return [System("s3fs", where, ["s3fs", bucket, where, "-f", "-o", options])]
+
+    def others(self, data, with_objects=True):
+        """What a user may have instead; @with_objects false where an S3 server makes no sense of it, or would take hours."""
+        systems = self.s3fs(data) if with_objects else []
         if shutil.which("bindfs"):
             where = self.place("bindfs")
             systems.append(System("bindfs", where, ["bindfs", "-f", "-r", data, where]))
@@ -184,7 +198,6 @@ class Machine:
                                                           "1h", "--cache-dir", where + ".cache", "-q"], env=env))
         else:
             self.left_out["rclone mount"] = "not installed"
-        self.left_out["s3fs"] = "needs an S3 server, which neither Debian nor its rclone 1.60 has" if shutil.which("s3fs") else "not installed"
         return systems
 
     def least(self, files, size, *options):
@@ -199,3 +212,5 @@ class Machine:
             where = line.split()[1]
             if where.startswith(self.work + "/"):
                 subprocess.call(["umount", "-l", where])
+        if self.s3:
+            self.s3.close()
