@@ -74,6 +74,9 @@ start() {
 		fail "the mount did not come up"
 }
 
+# in_force POLICY: of opening; a mount answers a moment before it goes without opens
+in_force() { wait_for '[ "$(stat_of open)" = '"$1"' ]' 10; }
+
 stop() {
 	umount "$mnt" 2>/dev/null || fusermount3 -u "$mnt" || fail "umount: busy"
 	wait "$daemon_pid"

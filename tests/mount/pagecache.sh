@@ -7,7 +7,7 @@ LIMIT_S=240
 files=1500 size=30001
 make_files $files $size 5
 start "$origin" open=pagecache
-if [ "$(stat_of open)" != pagecache ]; then skip "$(grep -o 'not open=pagecache.*' "$scratch/log" | tail -1)"; fi
+if ! in_force pagecache; then skip "$(grep -o 'not open=pagecache.*' "$scratch/log" | tail -1)"; fi
 
 # read EPOCHS [CHECK]: every file once an epoch in a shuffle, by two processes, compared with the origin
 read_epochs() {
@@ -167,7 +167,7 @@ start "$origin" open=auto
 ls -lR "$mnt" >/dev/null
 stop
 start "$origin" open=auto
-check "$(stat_of open)" = pagecache "open=auto on a data set of small files ($(grep -o 'not open=pagecache.*' "$scratch/log" | tail -1))"
+in_force pagecache || fail "open=auto on a data set of small files ($(grep -o 'not open=pagecache.*' "$scratch/log" | tail -1))"
 grep -q 'open=pagecache: about 1[0-9]* files' "$scratch/log" || fail "the log does not say why"
 same_tree
 stop

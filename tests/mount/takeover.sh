@@ -104,7 +104,7 @@ PY
 
 for policy in ${POLICIES:-daemon passthrough pagecache}; do
 	start "fault:read=2ms:$origin" "open=$policy,ram=16M,meta_ttl=3"
-	if [ "$(stat_of open)" != $policy ]; then
+	if ! in_force $policy; then
 		echo "open=$policy is not to be had here: $(stat_of open_why)"
 		stop
 		continue
