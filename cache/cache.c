@@ -714,7 +714,8 @@ static void probe_run(struct work *w)
 	struct cache *c = container_of(w, struct cache, probe);
 	struct origin_attr attr;
 
-	origin_stat(c->origin, "", &attr);
+	if (!origin_stat(c->origin, "", &attr))
+		origin_attr_clear(&attr);
 	health_probed(c->origin->health, clock_ns());
 }
 

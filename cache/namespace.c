@@ -4,7 +4,7 @@
  *   node     id -> struct ns_node, ids ascending and therefore densely packed
  *   dentry   (parent, hash of name) -> id; a collision moves to hash + 1
  *   dir      id -> struct ns_dir and its ranges
- *   class    number -> struct ns_class
+ *   class    number -> struct ns_class and ACL
  *   link     id -> target of a symbolic link, once read
  *
  * A listing is merged in one write transaction (merge_listing). Locks: one,
@@ -36,6 +36,13 @@ enum {
 	PATH_BYTES = 4096,
 	DEPTH_MAX = 512,
 	CHECKED_MAX = 1 << 16,      /* single files remembered as checked */
+	ACLS_MAX = 1 << 16,         /* different ones: they are kept in memory */
+};
+
+/* As it is in memory. */
+struct class {
+	struct ns_class base;
+	const struct ns_acl *acl;   /* one for all that are equal, or NULL */
 };
 
 struct ns {
@@ -51,8 +58,9 @@ struct ns {
 	/* protected by lock */
 	struct list listing;         /* of struct in_listing */
 	struct map64 checked;        /* id -> wall clock ns when checked, 1 when distrusted */
-	struct ns_class *classes;
+	struct class *classes;
 	uint32_t class_count, class_max, class_saved;
+	struct map64 acls;           /* hash of its bytes -> struct ns_acl, owned; a collision moves to hash + 1 */
 	uint64_t inodes;
 };
 
@@ -84,58 +92,124 @@ static bool is_name_valid(const char *name)
 
 /* ---- attribute classes ---- */
 
-static uint32_t class_intern(struct ns *ns, const struct origin_attr *a)
+static struct ns_acl *acl_new(const void *bytes, uint32_t len)
 {
-	struct ns_class c = { a->mode, a->uid, a->gid, a->nlink, a->rdev };
+	struct ns_acl *acl = malloc(sizeof(*acl) + len);
 
-	lock_scope(&ns->lock);
-	for (uint32_t i = ns->class_count; i-- > 0;) {
-		if (!memcmp(&ns->classes[i], &c, sizeof(c)))
-			return i;
+	if (!acl)
+		return NULL;
+	acl->len = len;
+	memcpy(acl->bytes, bytes, len);
+	return acl;
+}
+
+/* The one of these bytes; NULL if there is no room for another. Called with the lock held. */
+static const struct ns_acl *acl_intern(struct ns *ns, const void *bytes, uint32_t len)
+{
+	uint64_t hash = XXH3_64bits(bytes, len);
+	struct ns_acl *acl;
+
+	for (; (acl = map64_get(&ns->acls, hash)); hash++) {
+		if (acl->len == len && !memcmp(acl->bytes, bytes, len))
+			return acl;
 	}
+	acl = ns->acls.count < ACLS_MAX ? acl_new(bytes, len) : NULL;
+	if (acl && map64_put(&ns->acls, hash, acl)) {
+		free(acl);
+		return NULL;
+	}
+	return acl;
+}
+
+/* Called with the lock held. */
+static uint32_t class_append(struct ns *ns, const struct class *c)
+{
 	if (ns->class_count == ns->class_max) {
 		uint32_t max = ns->class_max ? ns->class_max * 2 : 64;
-		struct ns_class *bigger = realloc(ns->classes, max * sizeof(c));
+		struct class *bigger = realloc(ns->classes, max * sizeof(*c));
 
 		if (!bigger)
 			return 0;   /* class 0: nobody's, no permissions */
 		ns->classes = bigger;
 		ns->class_max = max;
 	}
-	ns->classes[ns->class_count] = c;
+	ns->classes[ns->class_count] = *c;
 	return ns->class_count++;
 }
 
-static struct ns_class class_get(struct ns *ns, uint32_t id)
+/* Called with the lock held. */
+static void class_set_acl(struct ns *ns, struct class *c, const void *bytes, uint32_t len)
+{
+	c->acl = len ? acl_intern(ns, bytes, len) : NULL;
+	if (len && !c->acl)
+		c->base.mode &= ~(uint32_t)(S_IRWXG | S_IRWXO);   /* what it would deny is not known any more */
+}
+
+static uint32_t class_intern(struct ns *ns, const struct origin_attr *a)
+{
+	struct class c = { { a->mode, a->uid, a->gid, a->nlink, a->rdev }, NULL };
+
+	lock_scope(&ns->lock);
+	class_set_acl(ns, &c, a->acl, a->acl_len);
+	for (uint32_t i = ns->class_count; i-- > 0;) {
+		if (!memcmp(&ns->classes[i], &c, sizeof(c)))
+			return i;
+	}
+	return class_append(ns, &c);
+}
+
+static struct class class_get(struct ns *ns, uint32_t id)
 {
 	lock_scope(&ns->lock);
 	return ns->classes[id < ns->class_count ? id : 0];
+}
+
+static int class_put(struct ns *ns, MDB_txn *txn, uint32_t number, const struct class *c)
+{
+	char buf[sizeof(c->base) + ORIGIN_ACL_MAX];
+	MDB_val k = { sizeof(number), &number }, v = { sizeof(c->base), buf };
+
+	memcpy(buf, &c->base, sizeof(c->base));
+	if (c->acl) {
+		memcpy(buf + sizeof(c->base), c->acl->bytes, c->acl->len);
+		v.mv_size += c->acl->len;
+	}
+	return store_errno(mdb_put(txn, ns->class, &k, &v, 0));
 }
 
 /* Put the classes that are not on disk yet into @txn; returns how many there are then. */
 static int class_save(struct ns *ns, MDB_txn *txn, uint32_t *ret_saved)
 {
 	for (;;) {
-		struct ns_class c;
-		MDB_val k, v = { sizeof(c), &c };
-		uint32_t i;
+		struct class c;
+		bool is_last;
 		int rc;
 
 		lock_acquire(&ns->lock);
-		i = *ret_saved;
-		if (i < ns->class_count)
-			c = ns->classes[i];
-		else
-			k.mv_data = NULL, i = UINT32_MAX;
+		is_last = *ret_saved >= ns->class_count;
+		if (!is_last)
+			c = ns->classes[*ret_saved];
 		lock_release(&ns->lock);
-		if (i == UINT32_MAX)
+		if (is_last)
 			return 0;
-		k = (MDB_val){ sizeof(i), &i };
-		rc = store_errno(mdb_put(txn, ns->class, &k, &v, 0));
+		rc = class_put(ns, txn, *ret_saved, &c);
 		if (rc)
 			return rc;
 		++*ret_saved;
 	}
+}
+
+/* A record that makes no sense keeps its number, and gives no permissions. */
+static void class_add(struct ns *ns, const MDB_val *v)
+{
+	struct class c = { { .mode = S_IFREG, .nlink = 1 }, NULL };
+
+	lock_scope(&ns->lock);
+	if (v->mv_size >= sizeof(c.base) && v->mv_size <= sizeof(c.base) + ORIGIN_ACL_MAX) {
+		memcpy(&c.base, v->mv_data, sizeof(c.base));
+		class_set_acl(ns, &c, (char *)v->mv_data + sizeof(c.base), (uint32_t)(v->mv_size - sizeof(c.base)));
+	}
+	class_append(ns, &c);
 }
 
 static int class_load(struct ns *ns)
@@ -149,16 +223,8 @@ static int class_load(struct ns *ns)
 	if (rc)
 		return rc;
 	rc = store_errno(mdb_cursor_open(txn, ns->class, &cursor));
-	while (!rc && !mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
-		struct ns_class c;
-		struct origin_attr a;
-
-		if (v.mv_size != sizeof(c))
-			continue;
-		memcpy(&c, v.mv_data, sizeof(c));
-		a = (struct origin_attr){ .mode = c.mode, .uid = c.uid, .gid = c.gid, .nlink = c.nlink, .rdev = c.rdev };
-		class_intern(ns, &a);
-	}
+	while (!rc && !mdb_cursor_get(cursor, &k, &v, MDB_NEXT))
+		class_add(ns, &v);
 	if (!rc)
 		mdb_cursor_close(cursor);
 	store_read_end(ns->store, txn);
@@ -339,7 +405,7 @@ static uint64_t fresh_left(struct ns *ns, const struct ns_node *n, int64_t liste
 
 	if (checked == 1)
 		return 0;
-	if (!ns->cfg.check_data_on_open && !S_ISDIR(class_get(ns, n->class_id).mode))
+	if (!ns->cfg.check_data_on_open && !S_ISDIR(class_get(ns, n->class_id).base.mode))
 		return ns->cfg.meta_ttl_ns ? ns->cfg.meta_ttl_ns : NSEC_PER_SEC;
 	if (checked > listed_ns)
 		listed_ns = checked;
@@ -357,12 +423,12 @@ static bool is_unchecked(struct ns *ns)
 
 static void attr_fill(struct ns *ns, const struct ns_node *n, uint64_t fresh_ns, struct ns_attr *ret)
 {
-	struct ns_class c = class_get(ns, n->class_id);
+	struct class c = class_get(ns, n->class_id);
 
 	*ret = (struct ns_attr){
 		.ino = n->ino, .st_ino = n->st_ino, .parent = n->parent,
-		.mode = c.mode, .uid = c.uid, .gid = c.gid, .nlink = c.nlink, .rdev = c.rdev,
-		.version = n->version, .fresh_ns = fresh_ns,
+		.mode = c.base.mode, .uid = c.base.uid, .gid = c.base.gid, .nlink = c.base.nlink, .rdev = c.base.rdev,
+		.acl = c.acl, .version = n->version, .fresh_ns = fresh_ns,
 	};
 }
 
@@ -425,6 +491,7 @@ struct merge {
 	uint64_t first_new;         /* ids given in this merge start here */
 	struct map64 seen;          /* ids that are still there; only kept when relisting */
 	bool keeps_seen;
+	bool is_partial;            /* of some names all that is known is that they are there */
 	/* a first listing's dentries, put in order of their hashes at its end; owned */
 	struct new_dentry *fresh;
 	size_t fresh_count;
@@ -445,12 +512,18 @@ static int supersede(struct ns *ns, MDB_txn *txn, struct ns_node *n)
 	return node_put(ns, txn, n, 0);
 }
 
+/* What an origin without ACLs says of them is no news. */
+static bool is_same_acl(const struct ns *ns, const struct ns_acl *acl, const struct origin_attr *a)
+{
+	return !ns->origin->has_acls || (acl ? acl->len == a->acl_len && !memcmp(acl->bytes, a->acl, acl->len) : !a->acl_len);
+}
+
 static bool is_same_file(struct ns *ns, const struct ns_node *n, const struct origin_attr *a)
 {
-	struct ns_class c = class_get(ns, n->class_id);
+	struct class c = class_get(ns, n->class_id);
 
-	return c.mode == a->mode && c.uid == a->uid && c.gid == a->gid && c.nlink == a->nlink &&
-	       c.rdev == a->rdev && version_equal(&n->version, &a->version);
+	return c.base.mode == a->mode && c.base.uid == a->uid && c.base.gid == a->gid && c.base.nlink == a->nlink &&
+	       c.base.rdev == a->rdev && version_equal(&n->version, &a->version) && is_same_acl(ns, c.acl, a);
 }
 
 /* Give a name its (next) id. @old is the record it had, or NULL. */
@@ -520,7 +593,7 @@ static int merge_entry(struct merge *m, const char *name, const struct origin_at
 	if (is_same_file(m->ns, &old, a))
 		return m->keeps_seen ? map64_put(&m->seen, old.ino, m) : 0;
 	stats_inc(m->ns->stats, STAT_NAMESPACE_CHANGED);
-	if (S_ISDIR(a->mode) && S_ISDIR(class_get(m->ns, old.class_id).mode)) {
+	if (S_ISDIR(a->mode) && S_ISDIR(class_get(m->ns, old.class_id).base.mode)) {
 		old.class_id = class_intern(m->ns, a);
 		old.version = a->version;
 		old.name = name;
@@ -557,6 +630,19 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct origin_entry *)a)->name, ((const struct origin_entry *)b)->name);
 }
 
+/* Its attributes could not be had: who is known stays as he is, and others are asked for again. */
+static int keep_entry(struct merge *m, const char *name)
+{
+	struct ns_node old;
+	uint64_t hash;
+	int rc = dentry_find(m->ns, m->txn, m->dir, name, strlen(name), &old, &hash);
+
+	m->is_partial = true;
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	return m->keeps_seen ? map64_put(&m->seen, old.ino, m) : 0;
+}
+
 static int merge_entries(struct merge *m, struct origin_listing *l)
 {
 	for (size_t i = 0; i < l->count; i++) {
@@ -568,9 +654,9 @@ static int merge_entries(struct merge *m, struct origin_listing *l)
 				 (unsigned long long)m->dir);
 			continue;
 		}
-		if (e->err || (i && !strcmp(e->name, e[-1].name)))
+		if (e->err == -ENOENT || (i && !strcmp(e->name, e[-1].name)))
 			continue;   /* it went away while it was listed, or was listed twice */
-		rc = merge_entry(m, e->name, &e->attr);
+		rc = e->err ? keep_entry(m, e->name) : merge_entry(m, e->name, &e->attr);
 		if (rc)
 			return rc;
 	}
@@ -608,7 +694,8 @@ static int merge_in_txn(struct ns *ns, MDB_txn *txn, uint64_t dir, const struct 
 		return rc;
 	if (m.next > m.first_new)
 		spans_add(&d, spans, m.first_new, m.next - m.first_new);
-	d.attrs_ns = d.names_ns = when_ns;
+	d.attrs_ns = when_ns;
+	d.names_ns = m.is_partial ? 0 : when_ns;
 	d.version = *dir_version;
 	*ret_added = m.next - m.first_new;
 	return dir_put(ns, txn, dir, &d, spans);
@@ -738,8 +825,10 @@ static int list_from_origin(struct ns *ns, uint64_t dir)
 	stats_inc(ns->stats, STAT_NAMESPACE_MISSES);
 	/* its own times first: a change while it is listed then shows at the next look */
 	rc = origin_stat(ns->origin, path, &attr);
-	if (!rc)
-		rc = origin_list(ns->origin, path, &l);
+	if (rc)
+		return rc;
+	origin_attr_clear(&attr);
+	rc = origin_list(ns->origin, path, &l);
 	if (rc)
 		return rc;
 	rc = merge_listing(ns, dir, &attr.version, &l, when_ns);
@@ -815,6 +904,7 @@ static int revalidate(struct ns *ns, uint64_t parent, uint64_t ino, const char *
 	if (rc)
 		return rc;
 	rc = merge_one(ns, parent, name, &attr);
+	origin_attr_clear(&attr);
 	if (!rc && ino)
 		checked_put(ns, ino, when_ns);
 	return rc;
@@ -869,8 +959,8 @@ int ns_lookup(struct ns *ns, uint64_t parent, const char *name, unsigned flags, 
 		if (rc)
 			return rc;
 		known = dir_state(ns, parent, &d, &left);
-		if (!known && !left)
-			left = 1;   /* just listed: with meta_ttl=0 it is not asked twice */
+		if (!known && !left && !ns->cfg.meta_ttl_ns)
+			left = 1;   /* just listed: it is not asked twice */
 	}
 	if (known)
 		return known;
@@ -922,10 +1012,11 @@ static int refresh_root(struct ns *ns)
 
 	if (rc)
 		return rc;
-	if (!S_ISDIR(attr.mode))
-		return -ENOTDIR;
 	n.version = attr.version;
 	n.class_id = class_intern(ns, &attr);
+	origin_attr_clear(&attr);
+	if (!S_ISDIR(attr.mode))
+		return -ENOTDIR;
 	rc = store_write_begin(ns->store, &txn);
 	if (rc)
 		return rc;
@@ -1100,6 +1191,12 @@ long ns_ranges(struct ns *ns, uint64_t dir, struct ns_range *ret_range, size_t m
 	return (long)d.range_count;
 }
 
+bool ns_has_acls(struct ns *ns)
+{
+	lock_scope(&ns->lock);
+	return ns->acls.count;
+}
+
 uint64_t ns_inodes(struct ns *ns)
 {
 	lock_scope(&ns->lock);
@@ -1157,6 +1254,58 @@ uint64_t ns_generation(const struct ns *ns)
 	return ns->generation;
 }
 
+/* What was listed without ACLs is looked at again. In one transaction, as half of it would be forgotten. */
+static int distrust_listings(struct ns *ns, MDB_txn *txn)
+{
+	MDB_cursor *cursor = NULL;
+	MDB_val k, v;
+	int rc = store_errno(mdb_cursor_open(txn, ns->dir, &cursor));
+
+	while (!rc && !mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+		char *record = malloc(v.mv_size);
+		struct ns_dir d;
+
+		if (!record)
+			rc = -ENOMEM;
+		if (record && v.mv_size >= sizeof(d)) {
+			memcpy(record, v.mv_data, v.mv_size);
+			memcpy(&d, record, sizeof(d));
+			d.attrs_ns = d.names_ns = 0;
+			memcpy(record, &d, sizeof(d));
+			v.mv_data = record;
+			rc = store_errno(mdb_cursor_put(cursor, &k, &v, MDB_CURRENT));
+		}
+		free(record);
+	}
+	if (cursor)
+		mdb_cursor_close(cursor);
+	return rc;
+}
+
+/* Do all classes say what ACL there is? A mount that cannot tell, or of before, says nothing. */
+static int open_acls(struct ns *ns)
+{
+	static const char note[] = "acls";
+	uint8_t knows = 1;
+	MDB_txn *txn;
+	size_t len;
+	int rc = store_meta_get(ns->store, note, &knows, sizeof(knows), &len);
+
+	if (!ns->origin->has_acls)
+		return rc ? rc == -ENOENT ? 0 : rc : store_meta_drop(ns->store, note);
+	if (rc != -ENOENT)
+		return rc;
+	rc = store_write_begin(ns->store, &txn);
+	if (rc)
+		return rc;
+	rc = distrust_listings(ns, txn);
+	if (rc)
+		store_write_abort(ns->store, txn);
+	else
+		rc = store_write_commit(ns->store, txn);
+	return rc ? rc : store_meta_put(ns->store, note, &knows, sizeof(knows));
+}
+
 int ns_open(struct store *store, struct origin *origin, const struct ns_config *cfg,
 	    struct stats *stats, struct ns **ret_ns)
 {
@@ -1181,6 +1330,8 @@ int ns_open(struct store *store, struct origin *origin, const struct ns_config *
 	if (!rc)
 		rc = class_load(ns);
 	if (!rc)
+		rc = open_acls(ns);
+	if (!rc)
 		rc = refresh_root(ns);
 	if (rc && rc != -ENOTDIR && !look_ino(ns, NS_ROOT, &attr, name, &is_superseded)) {
 		log_warn("origin: not reachable: %s; what is cached is shown", strerror(-rc));
@@ -1197,8 +1348,14 @@ int ns_open(struct store *store, struct origin *origin, const struct ns_config *
 
 void ns_close(struct ns *ns)
 {
+	struct ns_acl *acl;
+	size_t pos = 0;
+
 	if (!ns)
 		return;
+	while ((acl = map64_next(&ns->acls, &pos, NULL)))
+		free(acl);
+	map64_clear(&ns->acls);
 	map64_clear(&ns->checked);
 	free(ns->classes);
 	pthread_cond_destroy(&ns->listed);

@@ -16,7 +16,8 @@
  * Guarantees
  *   (A) an id returned by any call was committed before the call returned;
  *   (B) within meta_ttl of a listing every lookup in that directory, of
- *       absent names too, is answered without the origin;
+ *       absent names too, is answered without the origin, unless attributes of
+ *       an entry could not be had: then no name is known to be absent;
  *   (C) an id's size and version never change.
  *
  * Every call may be made from any thread. With NS_NOWAIT a call that would
@@ -38,12 +39,19 @@ enum ns_flags {
 	NS_NOCHECK = 2,    /* what is known is good enough, however old; for the prefetcher */
 };
 
+/* An access ACL, as system.posix_acl_access has it. */
+struct ns_acl {
+	uint32_t len;          /* bytes */
+	uint8_t bytes[];
+};
+
 struct ns_attr {
 	uint64_t ino;          /* node id */
 	uint64_t st_ino;       /* what stat(2) shows */
 	uint64_t parent;
 	uint32_t mode, uid, gid, nlink;
 	uint64_t rdev;
+	const struct ns_acl *acl;    /* NULL: what mode says is all; kept until ns_close() */
 	struct version version;      /* of a directory: its own times, size as stat(2) shows it */
 	uint64_t fresh_ns;           /* how long it may still be believed without asking */
 };
@@ -111,6 +119,9 @@ struct ns_range {
 	uint64_t first, count;
 };
 long ns_ranges(struct ns *ns, uint64_t dir, struct ns_range *ret_range, size_t max);
+
+/* Does anything that is known, or was, have an ACL? */
+bool ns_has_acls(struct ns *ns);
 
 /* Records known and bytes of memory held, for the statistics. */
 uint64_t ns_inodes(struct ns *ns);

@@ -18,7 +18,7 @@ enum {
 	NS_RANGES_MAX = 4096,                 /* of a directory, before it is numbered anew */
 };
 
-/* mode, owner and the like repeat over millions of files: a node names its combination. */
+/* mode, owner and the like repeat over millions of files: a node names its combination. An ACL follows, where there is one. */
 struct ns_class {
 	uint32_t mode, uid, gid, nlink;
 	uint64_t rdev;

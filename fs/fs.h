@@ -40,6 +40,8 @@ struct fs {
 	const struct topology *topology;   /* not owned; NULL: one place */
 	struct locator *locator;      /* where readers run; not owned */
 	enum open_policy open;
+	bool follow_acls;             /* acl=on */
+	_Atomic bool has_told_of_acls;
 	uint64_t read_ahead_bytes;    /* asked for; UINT64_MAX: chosen per file */
 	struct read_ahead read_ahead;
 	enum transport transport;     /* asked for */

@@ -17,7 +17,7 @@
 #include "fs/passthrough.h"
 
 /* Raise it with every change here, of op_init's answer, or of what a handle or node id means: see handover_map(). */
-enum { HANDOVER_FORMAT = 1 };
+enum { HANDOVER_FORMAT = 2 };
 
 enum { HANDOVER_INIT_BYTES = 256 };
 
@@ -35,6 +35,7 @@ struct handover {
 	/* atomic */
 	_Atomic bool is_lost;              /* the index with these ids is gone: to go on with others would show other files' bytes */
 	_Atomic bool has_no_opens;         /* the kernel was told to send none, for ever */
+	_Atomic uint32_t acls;             /* acl.c: whether the kernel follows them */
 	_Atomic uint32_t init_len;         /* 0: INIT has not come */
 	_Atomic uint32_t agreed;           /* what came of it: handshake.h */
 	_Atomic uint64_t serving_ns;       /* when the present server began to serve; 0 before */

@@ -1,5 +1,6 @@
 bin_PROGRAMS += hopperfs
 hopperfs_SOURCES = \
+	fs/acl.c fs/acl.h \
 	fs/device.c fs/device.h \
 	fs/fs.h \
 	fs/handover.c fs/handover.h \

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "fs/acl.h"
 #include "fs/device.h"
 #include "fs/fs.h"
 #include "lib/clock.h"
@@ -35,10 +36,10 @@ static struct timespec to_timespec(int64_t ns)
 	return ts;
 }
 
-static void stat_fill(const struct ns_attr *a, struct stat *st)
+static void stat_fill(struct fs *fs, const struct ns_attr *a, struct stat *st)
 {
 	*st = (struct stat){
-		.st_ino = a->st_ino, .st_mode = a->mode, .st_nlink = a->nlink, .st_uid = a->uid, .st_gid = a->gid,
+		.st_ino = a->st_ino, .st_mode = acl_mode(fs, a), .st_nlink = a->nlink, .st_uid = a->uid, .st_gid = a->gid,
 		.st_rdev = a->rdev, .st_size = (off_t)a->version.size, .st_blksize = EXTENT_BYTES,
 		.st_blocks = (blkcnt_t)((a->version.size + 511) / 512),
 		.st_mtim = to_timespec(a->version.mtime_ns), .st_ctim = to_timespec(a->version.ctime_ns),
@@ -46,11 +47,11 @@ static void stat_fill(const struct ns_attr *a, struct stat *st)
 	};
 }
 
-static void entry_fill(const struct ns_attr *a, struct fuse_entry_param *e)
+static void entry_fill(struct fs *fs, const struct ns_attr *a, struct fuse_entry_param *e)
 {
 	*e = (struct fuse_entry_param){ .ino = a->ino, .attr_timeout = seconds(a->fresh_ns),
 					.entry_timeout = seconds(a->fresh_ns) };
-	stat_fill(a, &e->attr);
+	stat_fill(fs, a, &e->attr);
 }
 
 void fs_observe(struct fs *fs, uint32_t pid, uint64_t ino, enum observation_kind kind, uint64_t offset, size_t len, bool stalled)
@@ -219,7 +220,7 @@ static int lookup_run(struct deferred *d, unsigned flags)
 			fuse_reply_err(d->req, ENOENT);
 		return 0;
 	}
-	entry_fill(&a, &e);
+	entry_fill(d->fs, &a, &e);
 	if (S_ISDIR(a.mode))
 		expect_opens(d->fs, a.ino);
 	fuse_reply_entry(d->req, &e);
@@ -242,7 +243,7 @@ static int getattr_run(struct deferred *d, unsigned flags)
 		return rc;
 	if (!deferred_claim(d, flags))
 		return 0;
-	stat_fill(&a, &st);
+	stat_fill(d->fs, &a, &st);
 	fuse_reply_attr(d->req, &st, seconds(a.fresh_ns));
 	return 0;
 }
@@ -513,10 +514,11 @@ static int fill_one(struct filling *f, const char *name, const struct fuse_entry
 /* The cookie behind an entry is its id + 1: ids begin at 2, "." and ".." have 1 and 2. */
 static int fill_entry(void *arg, const char *name, const struct ns_attr *attr)
 {
+	struct filling *f = arg;
 	struct fuse_entry_param e;
 
-	entry_fill(attr, &e);
-	return fill_one(arg, name, &e, (off_t)attr->ino + 1);
+	entry_fill(fs_of(f->req), attr, &e);
+	return fill_one(f, name, &e, (off_t)attr->ino + 1);
 }
 
 static int fill_dots(struct filling *f, uint64_t ino, off_t offset)
@@ -617,6 +619,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA);
 	conn->want |= conn->capable & (FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
 				       FUSE_CAP_CACHE_SYMLINKS);
+	if (acl_follow(fs))
+		conn->want |= conn->capable & FUSE_CAP_POSIX_ACL;
 	/* as far as an ordinary user gets */
 	if (read_ahead_most(fs->read_ahead_bytes) < conn->max_readahead)
 		conn->max_readahead = read_ahead_most(fs->read_ahead_bytes);

@@ -207,6 +207,7 @@ static int option_set(struct options *o, enum option_id id, const char *v, const
 	case OPTION_verify:
 		rc = parse_either(v, "auto", "always", &o->cache.verify_all);
 		return rc;
+	case OPTION_acl: return parse_either(v, "auto", "on", &o->follow_acls);
 	case OPTION_transport: return parse_transport(o, v);
 	case OPTION_open: return parse_open(o, v);
 	case OPTION_read_ahead:

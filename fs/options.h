@@ -36,6 +36,7 @@ struct options {
 	unsigned cache_dir_count;
 	struct cache_config cache;   /* dirs and identity are filled in later */
 	struct prefetch_config prefetch;
+	bool follow_acls;            /* whether or not any are known */
 	enum open_policy open;
 	uint64_t read_ahead_bytes;   /* the kernel's, in a file of the mount; UINT64_MAX for auto */
 	enum transport transport;

@@ -119,6 +119,7 @@ static int prepare(struct mount *m, char *msg, size_t msg_size)
 	m->fs.owner = geteuid();
 	m->fs.keeper = m->start->keeper_fd < 0 ? 0 : getppid();
 	m->fs.open = m->options->open;
+	m->fs.follow_acls = m->options->follow_acls;
 	m->fs.read_ahead_bytes = m->options->read_ahead_bytes;
 	m->fs.read_ahead.fd = -1;
 	m->fs.transport = m->options->transport;

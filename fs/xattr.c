@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How users look inside: extended attributes, made when asked for. They are
- * not listed, so that a copy with attributes does not carry them along.
+ * not listed, so that a copy with attributes does not carry them along. One is
+ * the origin's: a file's access ACL, by which the kernel decides.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "config.h"
+#include "fs/acl.h"
 #include "fs/fs.h"
 #include "fs/uring.h"
 #include "lib/clock.h"
@@ -17,6 +19,7 @@
 #include "lib/strbuf.h"
 
 #define PREFIX "user.hopper."
+#define ACL "system.posix_acl_access"
 
 enum { VALUE_MAX = 65536, ITEMS_MAX = 100000 };
 
@@ -30,6 +33,7 @@ static void publish(struct fs *fs)
 	stats_set(s, STAT_KEEPER_PID, fs->keeper && getppid() == fs->keeper ? (uint64_t)fs->keeper : 0);
 	stats_set_text(s, STAT_TRANSPORT, uring_is_on(fs->uring) ? "uring" : "dev");
 	stats_set_text(s, STAT_OPEN, atomic_load(&fs->has_no_opens) ? "pagecache" : passthrough_is_on(fs->passthrough) ? "passthrough" : "daemon");
+	stats_set_text(s, STAT_ACLS, !cache_origin(fs->cache)->has_acls ? "none" : acl_follow(fs) ? "followed" : "least");
 	stats_set(s, STAT_PASSTHROUGH, passthrough_is_on(fs->passthrough));
 	stats_set(s, STAT_READS_STALL_P50_US, hist_percentile(&fs->stall_us, 50));
 	stats_set(s, STAT_READS_STALL_P99_US, hist_percentile(&fs->stall_us, 99));
@@ -145,10 +149,25 @@ static char *value_of(struct fs *fs, uint64_t ino, const char *name)
 	       S_ISDIR(attr.mode) ? directory_value(fs, ino, name) : NULL;
 }
 
-void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+static void reply_acl(fuse_req_t req, uint64_t ino, size_t size)
 {
-	char *value = strncmp(name, PREFIX, strlen(PREFIX)) ? NULL :
-		      value_of(fuse_req_userdata(req), ino, name + strlen(PREFIX));
+	struct fs *fs = fuse_req_userdata(req);
+	struct ns_attr attr;
+	int rc = ns_getattr(fs->ns, ino, NS_NOCHECK | NS_NOWAIT, &attr);
+
+	if (rc || !attr.acl)
+		fuse_reply_err(req, rc ? -rc : ENODATA);
+	else if (!size)
+		fuse_reply_xattr(req, attr.acl->len);
+	else if (attr.acl->len > size)
+		fuse_reply_err(req, ERANGE);
+	else
+		fuse_reply_buf(req, (const char *)attr.acl->bytes, attr.acl->len);
+}
+
+static void reply_value(fuse_req_t req, uint64_t ino, const char *name, size_t size)
+{
+	char *value = value_of(fuse_req_userdata(req), ino, name);
 	size_t len = value ? strlen(value) : 0;
 
 	if (!value)
@@ -163,6 +182,16 @@ void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	else
 		fuse_reply_buf(req, value, len);
 	free(value);
+}
+
+void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	if (!strcmp(name, ACL))
+		reply_acl(req, ino, size);
+	else if (!strncmp(name, PREFIX, strlen(PREFIX)))
+		reply_value(req, ino, name + strlen(PREFIX), size);
+	else
+		fuse_reply_err(req, ENODATA);
 }
 
 void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)

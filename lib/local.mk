@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libhopper_lib.a
 libhopper_lib_a_SOURCES = \
+	lib/acl.c lib/acl.h \
 	lib/cleanup.h \
 	lib/clock.h \
 	lib/gpus.c lib/gpus.h \

@@ -533,6 +533,7 @@ static int fault_new(struct origin *inner, const struct settings *set, const cha
 		return -ENOMEM;
 	f->origin.ops = &fault_ops;
 	f->origin.stats = stats;
+	f->origin.has_acls = inner->has_acls;
 	f->inner = inner;
 	f->set = *set;
 	f->random = 0x9e3779b97f4a7c15ULL;

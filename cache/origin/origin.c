@@ -10,8 +10,17 @@
 #include "cache/origin/kinds.h"
 #include "lib/clock.h"
 
+void origin_attr_clear(struct origin_attr *a)
+{
+	free(a->acl);
+	a->acl = NULL;
+	a->acl_len = 0;
+}
+
 void origin_listing_free(struct origin_listing *l)
 {
+	for (size_t i = 0; i < l->count; i++)
+		origin_attr_clear(&l->entry[i].attr);
 	free(l->entry);
 	free(l->names);
 	memset(l, 0, sizeof(*l));

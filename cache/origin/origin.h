@@ -41,6 +41,8 @@ static inline bool version_equal(const struct version *a, const struct version *
 	       a->ctime_ns == b->ctime_ns && a->tag == b->tag;
 }
 
+enum { ORIGIN_ACL_MAX = 4096 };   /* bytes: FUSE takes a page */
+
 struct origin_attr {
 	uint32_t mode;        /* st_mode: type and permission bits */
 	uint32_t uid, gid;
@@ -48,7 +50,12 @@ struct origin_attr {
 	uint64_t origin_ino;  /* the origin's own inode number, 0 if it has none */
 	uint64_t rdev;
 	struct version version;
+	void *acl;            /* an access ACL, as system.posix_acl_access has it; NULL for none; owned (origin_attr_clear) */
+	uint32_t acl_len;     /* bytes, at most ORIGIN_ACL_MAX */
 };
+
+/* Frees what it owns. */
+void origin_attr_clear(struct origin_attr *a);
 
 /* A directory's entries, "." and ".." left out, in the origin's order. */
 struct origin_entry {
@@ -112,6 +119,7 @@ struct origin {
 	const struct origin_ops *ops;   /* immutable */
 	struct stats *stats;            /* not owned; the outermost origin counts requests and bytes */
 	struct health *health;          /* owned; what became of the requests of who asks this origin; may be NULL */
+	bool has_acls;                  /* immutable: its file system has POSIX ACLs, and attributes come with them */
 };
 
 /*

@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 #include "cache/origin/kinds.h"
 #include "cache/origin/origin.h"
@@ -146,10 +148,36 @@ static void attr_fill(const struct stat *st, struct origin_attr *attr)
 	};
 }
 
+/* What ACLs hold is asked by a path in /proc, as there is no call for what O_PATH opened. */
+static const char acl_name[] = "system.posix_acl_access";
+
+/* Keep what getxattr(2) said of @attr's file. -ENOENT: it is gone. What is not known may forbid: then only the owner gets in. */
+static int acl_take(struct origin_attr *attr, const void *acl, ssize_t len)
+{
+	if (!len || (len < 0 && (errno == ENODATA || errno == ENOTSUP)))
+		return 0;
+	if (len < 0 && errno == ENOENT)
+		return -ENOENT;
+	attr->acl = len > 0 ? malloc((size_t)len) : NULL;
+	if (attr->acl) {
+		memcpy(attr->acl, acl, (size_t)len);
+		attr->acl_len = (uint32_t)len;
+	} else {
+		attr->mode &= ~(uint32_t)(S_IRWXG | S_IRWXO);
+	}
+	return 0;
+}
+
+static bool may_have_acl(const struct posix *p, const struct origin_attr *attr)
+{
+	return p->origin.has_acls && !S_ISLNK(attr->mode);
+}
+
 static int posix_stat(struct origin *o, const char *path, struct origin_attr *ret_attr)
 {
 	struct posix *p = container_of(o, struct posix, origin);
 	_cleanup_close_ int fd = open_below(p, path, O_PATH);
+	char name[32], acl[ORIGIN_ACL_MAX];
 	struct stat st;
 
 	count(p, STAT_ORIGIN_META_REQUESTS, 1);
@@ -158,7 +186,10 @@ static int posix_stat(struct origin *o, const char *path, struct origin_attr *re
 	if (fstatat(fd, "", &st, AT_EMPTY_PATH))
 		return -errno;
 	attr_fill(&st, ret_attr);
-	return 0;
+	if (!may_have_acl(p, ret_attr))
+		return 0;
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	return acl_take(ret_attr, acl, getxattr(name, acl_name, acl, sizeof(acl)));
 }
 
 static int posix_readlink(struct origin *o, const char *path, char *buf, size_t size)
@@ -190,6 +221,7 @@ static int posix_statfs(struct origin *o, struct statvfs *ret_st)
 
 struct stat_job {
 	struct work work;
+	const struct posix *posix;
 	struct origin_entry *entry;
 	size_t count;
 	int dir_fd;
@@ -202,14 +234,26 @@ struct stat_batch {
 	size_t left;                 /* jobs */
 };
 
-static void stat_entries(int dir_fd, struct origin_entry *entry, size_t n)
+static int acl_of_entry(int dir_fd, const char *name, struct origin_attr *attr)
+{
+	char path[32 + NAME_MAX + 1], acl[ORIGIN_ACL_MAX];
+
+	if ((size_t)snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir_fd, name) >= sizeof(path))
+		return -ENAMETOOLONG;
+	return acl_take(attr, acl, lgetxattr(path, acl_name, acl, sizeof(acl)));
+}
+
+static void stat_entries(const struct posix *p, int dir_fd, struct origin_entry *entry, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
+		struct origin_entry *e = &entry[i];
 		struct stat st;
 
-		entry[i].err = fstatat(dir_fd, entry[i].name, &st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
-		if (!entry[i].err)
-			attr_fill(&st, &entry[i].attr);
+		e->err = fstatat(dir_fd, e->name, &st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+		if (!e->err)
+			attr_fill(&st, &e->attr);
+		if (!e->err && may_have_acl(p, &e->attr))
+			e->err = acl_of_entry(dir_fd, e->name, &e->attr);
 	}
 }
 
@@ -218,7 +262,7 @@ static void stat_job_run(struct work *w)
 	struct stat_job *job = container_of(w, struct stat_job, work);
 	struct stat_batch *batch = job->batch;
 
-	stat_entries(job->dir_fd, job->entry, job->count);
+	stat_entries(job->posix, job->dir_fd, job->entry, job->count);
 	pthread_mutex_lock(&batch->mutex);
 	if (--batch->left == 0)
 		pthread_cond_signal(&batch->done);
@@ -233,13 +277,13 @@ static void stat_parallel(struct posix *p, int dir_fd, struct origin_listing *l)
 	struct stat_batch batch = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, jobs };
 
 	if (!job) {
-		stat_entries(dir_fd, l->entry, l->count);
+		stat_entries(p, dir_fd, l->entry, l->count);
 		return;
 	}
 	for (size_t i = 0; i < jobs; i++) {
 		size_t at = i * STAT_CHUNK, left = l->count - at;
 
-		job[i] = (struct stat_job){ .work.run = stat_job_run, .entry = l->entry + at,
+		job[i] = (struct stat_job){ .work.run = stat_job_run, .posix = p, .entry = l->entry + at,
 					    .count = left < STAT_CHUNK ? left : STAT_CHUNK,
 					    .dir_fd = dir_fd, .batch = &batch };
 		pool_submit(p->statters, &job[i].work);
@@ -573,6 +617,12 @@ static const struct origin_ops posix_ops = {
 	.read = posix_read,
 };
 
+/* The root speaks for what is below it. */
+static bool has_acls(int root_fd)
+{
+	return fgetxattr(root_fd, acl_name, NULL, 0) >= 0 || errno == ENODATA;
+}
+
 int origin_posix_open(const char *path, struct stats *stats, struct origin **ret_origin,
 		      char *msg, size_t msg_size)
 {
@@ -592,6 +642,7 @@ int origin_posix_open(const char *path, struct stats *stats, struct origin **ret
 	}
 	p->origin.ops = &posix_ops;
 	p->origin.stats = stats;
+	p->origin.has_acls = has_acls(fd);
 	p->root_fd = fd;
 	lock_init(&p->lock, "origin files", RANK_KEPT);
 	rc = pool_new("origin", READ_THREADS, &p->readers);

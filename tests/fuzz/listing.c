@@ -29,6 +29,11 @@ static void lie_attr(struct input *in, struct origin_attr *a)
 
 	*a = (struct origin_attr){ .mode = mode[take_u8(in) % 8], .uid = take_u8(in), .nlink = take_u8(in) };
 	a->version = (struct version){ .size = take_number(in), .mtime_ns = (int64_t)take_number(in), .ctime_ns = (int64_t)take_number(in) };
+	if (take_u8(in) < 200)
+		return;
+	a->acl_len = 1 + take_u8(in) * 16u;
+	a->acl = calloc(1, a->acl_len);
+	MUST(a->acl && a->acl_len <= ORIGIN_ACL_MAX);
 }
 
 static int lie_stat(struct origin *o, const char *path, struct origin_attr *ret_attr)
@@ -40,7 +45,10 @@ static int lie_stat(struct origin *o, const char *path, struct origin_attr *ret_
 	lie_attr(in, ret_attr);
 	if (!*path)
 		ret_attr->mode = S_IFDIR | 0755;
-	return how >= 250 ? -EIO : how >= 240 ? -ENOENT : 0;
+	if (how < 240)
+		return 0;
+	origin_attr_clear(ret_attr);
+	return how >= 250 ? -EIO : -ENOENT;
 }
 
 /* The last argument of an origin's own checks, as cache/origin/posix.c would pass them: names are copied, NUL ends them. */
@@ -184,7 +192,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct store *store;
 	static struct stats *stats;
 	struct input in = input_of(data, size);
-	struct liar liar = { .origin = { .ops = &liar_ops }, .in = &in };
+	struct liar liar = { .origin = { .ops = &liar_ops, .has_acls = true }, .in = &in };
 	struct ns_config cfg = { .meta_ttl_ns = take_u8(&in) & 1 ? 0 : 3600000000000ULL, .check_data_on_open = true };
 	bool is_forged = take_u8(&in) & 1, was_clean;
 	struct ns *ns;

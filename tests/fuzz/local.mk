@@ -45,7 +45,7 @@ tests_fuzz_listing_LDADD = $(FUZZ_LDADD)
 tests_fuzz_listing_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 # fs without main and the session, which are a device's
 tests_fuzz_request_SOURCES = tests/fuzz/request.c $(FUZZ_SOURCES) \
-	fs/device.c fs/handover.c fs/handshake.c fs/journal.c fs/ops.c fs/pagecache.c fs/passthrough.c fs/push.c fs/readahead.c fs/session.c fs/uring.c fs/wait.c fs/watch.c fs/xattr.c
+	fs/device.c fs/handover.c fs/handshake.c fs/journal.c fs/acl.c fs/ops.c fs/pagecache.c fs/passthrough.c fs/push.c fs/readahead.c fs/session.c fs/uring.c fs/wait.c fs/watch.c fs/xattr.c
 tests_fuzz_request_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 tests_fuzz_request_LDADD = $(FUZZ_LDADD) $(FUSE_LIBS)
 tests_fuzz_request_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)

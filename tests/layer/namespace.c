@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 #include "cache/store.h"
 #include "lib/clock.h"
@@ -20,6 +21,9 @@ struct fixture {
 	int dir_fd;
 };
 
+/* A stand-in for a file system without. */
+static bool has_no_acls;
+
 static void start(struct fixture *f, uint64_t ttl_ns)
 {
 	struct ns_config cfg = { .meta_ttl_ns = ttl_ns, .check_data_on_open = true };
@@ -30,6 +34,7 @@ static void start(struct fixture *f, uint64_t ttl_ns)
 	f->dir_fd = open(scratch_path("c"), O_RDONLY | O_DIRECTORY);
 	assert_int_equal(stats_new(&f->stats), 0);
 	assert_int_equal(origin_open(scratch_path("o"), f->stats, &f->origin, msg, sizeof(msg)), 0);
+	f->origin->has_acls &= !has_no_acls;
 	assert_int_equal(store_open(f->dir_fd, scratch_path("c"), "index", &f->store, &was_clean, msg, sizeof(msg)), 0);
 	assert_int_equal(ns_open(f->store, f->origin, &cfg, f->stats, &f->ns), 0);
 }
@@ -203,6 +208,149 @@ static void bad_names_are_refused(void **state)
 	stop(f);
 }
 
+/* An origin that cannot say what f00007 is. */
+static const struct origin_ops *real_ops;
+static bool is_failing;
+
+static int failing_list(struct origin *o, const char *path, struct origin_listing *ret_listing)
+{
+	int rc = real_ops->list(o, path, ret_listing);
+
+	for (size_t i = 0; is_failing && !rc && i < ret_listing->count; i++) {
+		if (strcmp(ret_listing->entry[i].name, "f00007"))
+			continue;
+		origin_attr_clear(&ret_listing->entry[i].attr);
+		ret_listing->entry[i].err = -EIO;
+	}
+	return rc;
+}
+
+static int failing_stat(struct origin *o, const char *path, struct origin_attr *ret_attr)
+{
+	return is_failing && strstr(path, "f00007") ? -EIO : real_ops->stat(o, path, ret_attr);
+}
+
+/* What could not be asked about is neither absent, nor gone if it was there before. */
+static void an_error_is_not_an_absence(void **state)
+{
+	struct fixture *f = *state;
+	struct ns_attr dir, a, before, other;
+	struct origin_ops ops;
+
+	start(f, 3600 * NSEC_PER_SEC);
+	real_ops = f->origin->ops;
+	ops = *real_ops;
+	ops.list = failing_list;
+	ops.stat = failing_stat;
+	f->origin->ops = &ops;
+	is_failing = true;
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "d", 0, &dir), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00007", 0, &a), -EIO);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00007", 0, &a), -EIO);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00008", NS_NOWAIT, &other), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "none", 0, &a), -ENOENT);
+	is_failing = false;
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00007", 0, &before), 0);
+	is_failing = true;
+	assert_int_equal(ns_list(f->ns, dir.ino, 0), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00007", 0, &a), 0);
+	assert_int_equal(a.ino, before.ino);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00008", NS_NOWAIT, &a), 0);
+	assert_int_equal(a.ino, other.ino);
+	is_failing = false;
+	assert_int_equal(ns_list(f->ns, dir.ino, 0), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "none", NS_NOWAIT, &a), -ENOENT);
+	f->origin->ops = real_ops;
+	stop(f);
+}
+
+/* user::rw- user:@uid:r-- group::--- mask::r-- other::---, as linux/posix_acl_xattr.h has it. */
+static int set_acl(const char *name, uint32_t uid)
+{
+	struct { uint32_t version; struct { uint16_t tag, perm; uint32_t id; } entry[5]; } acl = {
+		2, { { 1, 6, UINT32_MAX }, { 2, 4, uid }, { 4, 0, UINT32_MAX }, { 16, 4, UINT32_MAX }, { 32, 0, UINT32_MAX } },
+	};
+
+	return setxattr(scratch_path(name), "system.posix_acl_access", &acl, sizeof(acl), 0);
+}
+
+static const struct ns_acl *acl_of(struct fixture *f, const char *name, unsigned flags)
+{
+	struct ns_attr dir, a;
+
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "d", flags, &dir), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, name, flags, &a), 0);
+	return a.acl;
+}
+
+/* An ACL comes with the attributes, once for all files that have it, and from the index. */
+static void acls_are_kept(void **state)
+{
+	struct fixture *f = *state;
+	const struct ns_acl *acl;
+
+	if (set_acl("o/d/f00001", 1234) || set_acl("o/d/f00003", 1234) || set_acl("o/d/f00002", 99)) {
+		print_message("no ACLs on this file system\n");
+		skip();
+	}
+	start(f, 3600 * NSEC_PER_SEC);
+	acl = acl_of(f, "f00001", 0);
+	assert_non_null(acl);
+	assert_int_equal(acl->len, 44);
+	assert_ptr_equal(acl_of(f, "f00003", 0), acl);
+	assert_memory_not_equal(acl_of(f, "f00002", 0)->bytes, acl->bytes, 44);
+	assert_null(acl_of(f, "f00004", 0));
+	stop(f);
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_non_null(acl_of(f, "f00001", NS_NOWAIT));
+	assert_ptr_equal(acl_of(f, "f00003", NS_NOWAIT), acl_of(f, "f00001", NS_NOWAIT));
+	assert_null(acl_of(f, "f00004", NS_NOWAIT));
+	/* another is another version, as a new mode is */
+	stop(f);
+	assert_int_equal(set_acl("o/d/f00003", 99), 0);
+	start(f, 0);
+	assert_ptr_equal(acl_of(f, "f00003", 0), acl_of(f, "f00002", 0));
+	stop(f);
+}
+
+/* Without knowing them once, and then with: what was listed meanwhile is asked about again. */
+static void acls_unknown_are_asked_for(void **state)
+{
+	struct fixture *f = *state;
+	struct ns_attr dir, a;
+
+	if (set_acl("o/d/f00001", 1234))
+		skip();
+	has_no_acls = true;
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_null(acl_of(f, "f00001", 0));
+	stop(f);
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_null(acl_of(f, "f00001", NS_NOWAIT));
+	stop(f);
+	has_no_acls = false;
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "d", 0, &dir), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00001", NS_NOWAIT, &a), -EAGAIN);
+	assert_non_null(acl_of(f, "f00001", 0));
+	assert_int_equal(ns_list(f->ns, NS_ROOT, 0), 0);
+	assert_int_equal(ns_list(f->ns, dir.ino, 0), 0);
+	stop(f);
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_non_null(acl_of(f, "f00001", NS_NOWAIT));
+	stop(f);
+	/* a mount that cannot tell keeps what is known, and is not believed later of what it saw */
+	has_no_acls = true;
+	start(f, 0);
+	assert_non_null(acl_of(f, "f00001", 0));
+	stop(f);
+	has_no_acls = false;
+	start(f, 3600 * NSEC_PER_SEC);
+	assert_int_equal(ns_lookup(f->ns, NS_ROOT, "d", 0, &dir), 0);
+	assert_int_equal(ns_lookup(f->ns, dir.ino, "f00002", NS_NOWAIT, &a), -EAGAIN);
+	stop(f);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -211,6 +359,9 @@ int main(void)
 		CASE(ids_survive_a_restart),
 		CASE(a_changed_file_gets_a_new_id),
 		CASE(bad_names_are_refused),
+		CASE(an_error_is_not_an_absence),
+		CASE(acls_are_kept),
+		CASE(acls_unknown_are_asked_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

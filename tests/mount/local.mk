@@ -1,4 +1,5 @@
 MOUNT_TESTS = \
+	tests/mount/acl.sh \
 	tests/mount/away.sh \
 	tests/mount/basic.sh \
 	tests/mount/change.sh \

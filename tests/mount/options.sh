@@ -53,7 +53,7 @@ chmod 700 "$cache"
 
 "$hopperfs" --help >"$scratch/out" || fail "--help"
 for option in cache size min_free ram compress prefetch recognise origin_bw origin_parallel meta_ttl \
-	data_check verify transport open read_ahead numa timeout rw mirror peers log; do
+	data_check verify acl transport open read_ahead numa timeout rw mirror peers log; do
 	grep -q "$option" "$scratch/out" || fail "--help does not tell of $option"
 done
 "$hopperfs" --version | grep -q hopperfs || fail "--version"

@@ -1,6 +1,7 @@
 UNIT_TESTS =
 if HAVE_CMOCKA
 UNIT_TESTS += \
+	tests/unit/acl \
 	tests/unit/containers \
 	tests/unit/events \
 	tests/unit/geometry \
@@ -26,6 +27,8 @@ TESTS += $(UNIT_TESTS)
 EXTRA_DIST += tests/unit/test.h
 UNIT_LDADD = libhopper_prefetch.a $(CACHE_LIBS) $(CMOCKA_LIBS)
 
+tests_unit_acl_SOURCES = tests/unit/acl.c
+tests_unit_acl_LDADD = $(UNIT_LDADD)
 tests_unit_containers_SOURCES = tests/unit/containers.c
 tests_unit_containers_LDADD = $(UNIT_LDADD)
 tests_unit_events_SOURCES = tests/unit/events.c fs/watch.c

@@ -20,7 +20,7 @@ static void good_options_are_taken(void **state)
 
 	(void)state;
 	assert_int_equal(parse("cache=/a:/b,size=800G,ram=64M,origin_bw=1.5G,meta_ttl=10,timeout=250ms,prefetch=seq,"
-			       "recognise=off,hedge=off,numa=off,read_ahead=16K,compress=lz4,data_check=never,origin_parallel=7,log=debug",
+			       "recognise=off,hedge=off,numa=off,read_ahead=16K,acl=on,compress=lz4,data_check=never,origin_parallel=7,log=debug",
 			       &o, msg, sizeof(msg)), 0);
 	assert_int_equal(o.cache_dir_count, 2);
 	assert_string_equal(o.cache_dirs[1], "/b");
@@ -32,6 +32,7 @@ static void good_options_are_taken(void **state)
 	assert_false(o.prefetch.recognise);
 	assert_false(o.numa);
 	assert_int_equal(o.read_ahead_bytes, 16 << 10);
+	assert_true(o.follow_acls);
 	assert_false(o.cache.hedge);
 	assert_int_equal(o.cache.codec, DISK_CODEC_LZ4);
 	assert_false(o.cache.ns.check_data_on_open);
