@@ -67,7 +67,7 @@ done
 # From the index, with nobody to ask
 control=$scratch/control
 echo >"$control"
-start "fault:control=$control:$origin" "allow_other,meta_ttl=1h"
+start "fault:control=$control:$origin" "allow_other,meta_ttl=1h,transport=dev"
 echo "meta_error=1,error=1" >"$control"
 all "with the origin away"
 # ... also for the daemon that comes after a crash

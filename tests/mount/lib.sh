@@ -7,6 +7,7 @@
 #   $scratch  $origin  $cache  $mnt       directories of this test
 #   start SPEC [OPTIONS]                  mount, wait until it answers
 #   $HOPPER_OPTIONS                       options of every mount, which the test's own follow
+#   is_way OPTION                         is it one of these?
 #   stop                                  unmount, wait until the daemon is gone
 #   crash                                 kill -9 the daemon and its keeper, remove the dead mount
 #   $daemon_pid, server_pid               the keeper, which start began, and the process that serves
@@ -75,6 +76,8 @@ start() {
 }
 
 # in_force POLICY: of opening; a mount answers a moment before it goes without opens
+is_way() { [[ ,${HOPPER_OPTIONS:-}, == *,$1,* ]]; }
+
 in_force() { wait_for '[ "$(stat_of open)" = '"$1"' ]' 10; }
 
 stop() {

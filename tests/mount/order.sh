@@ -135,10 +135,13 @@ mv "$scratch/train.csv" "$origin"
 run manifest 3
 expect 'e[2]["recognised"].startswith("numpy default_rng seed 13")' 'e[2]["missed"] + e[2]["joined"] <= 0.03 * files' "$few"
 rm "$origin/train.csv"
-plan="torch-random seed=42"
-run random:4 2
-expect 'all(x["predictor"] == "plan" for x in e)' 'e[0]["by"]["plan"] > 0.4 * files' "$known" 'e[0]["missed"] + e[0]["joined"] <= 0.05 * files'
-plan=
+# a mount by open=pagecache is read-only for the kernel
+if ! is_way open=pagecache; then
+	plan="torch-random seed=42"
+	run random:4 2
+	expect 'all(x["predictor"] == "plan" for x in e)' 'e[0]["by"]["plan"] > 0.4 * files' "$known" 'e[0]["missed"] + e[0]["joined"] <= 0.05 * files'
+	plan=
+fi
 # no order to find, and none is found
 run weighted 2
 expect 'all(x["recognised"] in ("", "the epoch before") for x in e)' 'all(x["by"]["sampler"] == 0 for x in e)' 'all(x["origin"] <= 1.5 * data for x in e)'
@@ -151,7 +154,7 @@ expect 'all(sum(x["by"].values()) == 0 for x in e)' 'e[0]["missed"] == files'
 
 # what is no plan is refused, with a line that says why
 rm -rf --one-file-system "$cache"
-start "$origin"
+start "$origin" open=daemon
 bad_plan() {
 	setfattr -n user.hopper.plan -v "$1" "$mnt" 2>/dev/null && fail "plan '$1' was taken"
 	getfattr -n user.hopper.plan --only-values --absolute-names "$mnt" | grep -q "$2" || fail "plan '$1': $(getfattr -n user.hopper.plan --only-values --absolute-names "$mnt")"

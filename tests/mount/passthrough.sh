@@ -27,7 +27,7 @@ opens_by_kernel() {
 }
 
 start "$origin" prefetch=off
-[ "$(stat_of passthrough)" = True ] || skip "$(grep -o 'opened by the daemon: .*' "$scratch/log" | tail -1)"
+[ "$(stat_of passthrough)" = True ] || skip "open=$(stat_of open): $(stat_of open_why)"
 check "$(stat_of open)" = passthrough
 
 # Opened while incomplete: the daemon's, and so is every other handle until all are closed.

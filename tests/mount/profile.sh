@@ -4,6 +4,7 @@
 LIMIT_S=100
 . "$(dirname "$0")/lib.sh"
 
+is_way open=pagecache && skip "open=pagecache: no plan can be set"
 make_files 800 30000 4
 data=$((800 * 30000))
 mount_it() { start "fault:read=5ms,meta=1ms,bw=200M:$origin" "size=$((data / 2 + (2 << 20))),ram=5M,meta_ttl=3600"; }

@@ -109,9 +109,12 @@ expect 'e[0]["items"] == 800' '"torch seed" in e[2]["recognised"]' 'e[-1]["waste
 run tokens
 expect 'all(x["origin"] <= 1.3 * size for x in e[1:])'
 # of a mapped file the kernel reads a mebibyte around each fault, until it is opened again by who reads records of it
-run mapped
-expect 'e[0]["short_opens"] == 0' 'e[2]["short_opens"] > 0' 'e[0]["requests"] < 2400' 'e[2]["requests"] > 10 * 2400' 'e[2]["items"] == 2400' '"torch seed" in e[2]["recognised"]' \
-	'e[2]["missed"] + e[2]["joined"] <= 0.05 * 2400' 'e[1]["origin"] + e[2]["origin"] <= 1.5 * size'
+# (with open=pagecache for ever: no opens are seen)
+if ! is_way open=pagecache; then
+	run mapped
+	expect 'e[0]["short_opens"] == 0' 'e[2]["short_opens"] > 0' 'e[0]["requests"] < 2400' 'e[2]["requests"] > 10 * 2400' 'e[2]["items"] == 2400' '"torch seed" in e[2]["recognised"]' \
+		'e[2]["missed"] + e[2]["joined"] <= 0.05 * 2400' 'e[1]["origin"] + e[2]["origin"] <= 1.5 * size'
+fi
 run mapped recognise=off
 expect 'all(x["missed"] + x["joined"] <= 1.1 * 2400 for x in e)' 'all(x["origin"] <= 1.3 * size for x in e[1:])'
 # without: right all the same, and what misses costs no more than what was asked for

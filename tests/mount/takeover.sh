@@ -103,7 +103,7 @@ PY
 }
 
 for policy in ${POLICIES:-daemon passthrough pagecache}; do
-	start "fault:read=2ms:$origin" "open=$policy,ram=16M,meta_ttl=3"
+	start "fault:read=2ms:$origin" "transport=dev,open=$policy,ram=16M,meta_ttl=3"   # the only one that can
 	if ! in_force $policy; then
 		echo "open=$policy is not to be had here: $(stat_of open_why)"
 		stop
