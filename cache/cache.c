@@ -120,7 +120,6 @@ static void part_attach(struct cache *c, struct part *p, uint64_t start, struct 
 	x->deadline_ns = clock_ns() + c->timeout_ns;
 	if (!is_new) {
 		stats_inc(c->stats, STAT_READS_JOINED);
-		r->is_miss |= x->is_from_origin;
 		if (list_is_empty(&x->waiters) && x->is_from_origin)
 			c->demand_in_flight++;
 		list_for_each(n, &x->wants)
@@ -129,7 +128,8 @@ static void part_attach(struct cache *c, struct part *p, uint64_t start, struct 
 	list_push_back(&x->waiters, &p->link);
 	if (is_new)
 		fill_try_memory(c, x, true, a);
-	request_watch(c, x);
+	if (x->request || x->state == EXTENT_WAITING_MEMORY)   /* a disk is not timed */
+		request_watch(c, x);
 }
 
 void cache_read(struct cache *c, struct cache_read *r)

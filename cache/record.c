@@ -117,7 +117,8 @@ int pending_put(struct volume *v, uint64_t key, const struct record *r)
 	if (r)
 		p->record = *r;
 	p->change = ++v->changes;
-	pthread_cond_broadcast(&v->changed);
+	if (v->pending.count == 1)
+		pthread_cond_signal(&v->work);
 	return 0;
 }
 
@@ -280,11 +281,13 @@ void *record_committer(void *arg)
 
 			is_dirty = true;
 			while (!v->is_closing && clock_ns() < until)
-				lock_wait_until(&v->lock, &v->changed, until);
+				lock_wait_until(&v->lock, &v->work, until);
 		} else if (is_dirty) {
-			lock_wait_until(&v->lock, &v->changed, synced_ns + SYNC_GAP_NS);
+			uint64_t sync_ns = synced_ns + SYNC_GAP_NS, write_ns = written_ns + WRITEBACK_GAP_NS;
+
+			lock_wait_until(&v->lock, &v->work, write_position(v) != written && write_ns < sync_ns ? write_ns : sync_ns);
 		} else {
-			lock_wait(&v->lock, &v->changed);
+			lock_wait(&v->lock, &v->work);
 		}
 		if (is_dirty && (clock_ns() >= written_ns + WRITEBACK_GAP_NS || write_position(v) - written >= WRITEBACK_BYTES)) {
 			written = write_position(v);

@@ -59,10 +59,8 @@ static void transfer_end(struct transfer *t, int err)
 	free(t->stored);
 	free(t);
 	io->done(io, err);
-	lock_acquire(&v->lock);
-	v->in_flight--;
-	pthread_cond_broadcast(&v->changed);
-	lock_release(&v->lock);
+	lock_scope(&v->lock);
+	volume_leave(v);
 }
 
 /* For outcomes known at once: done is never called from within the submitting call. */

@@ -27,6 +27,12 @@ enum {
 
 #define FULL_PAUSE_NS NSEC_PER_SEC     /* after ENOSPC that statvfs(2) knows nothing of: inodes, quota */
 
+void volume_leave(struct volume *v)
+{
+	if (!--v->in_flight && v->is_stopping)
+		pthread_cond_broadcast(&v->changed);
+}
+
 /* ---- health ---- */
 
 bool volume_serves(const struct volume *v)
@@ -60,8 +66,7 @@ static void loss_run(struct work *w)
 		v->lost(v->arg, v->number);
 	cut_segments(v);
 	lock_scope(&v->lock);
-	v->in_flight--;
-	pthread_cond_broadcast(&v->changed);
+	volume_leave(v);
 }
 
 void volume_tend(struct volume *v)
@@ -152,8 +157,7 @@ static void probe_ended(struct volume *v, struct health *h, int err)
 	health_probed(h, clock_ns());
 	volume_tend(v);
 	lock_scope(&v->lock);
-	v->in_flight--;
-	pthread_cond_broadcast(&v->changed);
+	volume_leave(v);
 }
 
 static void probe_reads(struct work *w)
@@ -296,6 +300,7 @@ static void volume_free(struct volume *v)
 	health_free(v->reads);
 	health_free(v->writes);
 	pthread_cond_destroy(&v->changed);
+	pthread_cond_destroy(&v->work);
 	lock_destroy(&v->lock);
 	free(v->reads_name);
 	free(v->writes_name);
@@ -388,6 +393,7 @@ int volume_open(const struct volume_config *cfg, struct stats *stats, struct vol
 	atomic_store(&v->index_bytes, store_bytes(cfg->store));
 	lock_init(&v->lock, "disk", RANK_DISK);
 	lock_cond_init(&v->changed);
+	lock_cond_init(&v->work);
 	raise_file_limit();
 	rc = volume_start(v, cfg);
 	if (rc)
@@ -408,7 +414,7 @@ void volume_close(struct volume *v)
 	while (v->in_flight)
 		lock_wait(&v->lock, &v->changed);
 	v->is_closing = true;
-	pthread_cond_broadcast(&v->changed);
+	pthread_cond_signal(&v->work);
 	lock_release(&v->lock);
 	pthread_join(v->committer, NULL);
 	record_sync(v);

@@ -85,7 +85,8 @@ struct volume {
 	_Atomic bool is_lost;          /* the directory was deleted: neither, for good */
 
 	struct lock lock;
-	pthread_cond_t changed;
+	pthread_cond_t changed;        /* a range is free; while stopping: in_flight */
+	pthread_cond_t work;           /* for the committer: the first that is pending; the end */
 	/* protected by lock */
 	struct segments segments;
 	struct map64 pending, busy;
@@ -153,6 +154,9 @@ int object_open(struct volume *v, uint64_t key, uint64_t version, int flags);
 /* volume.c, without the lock: a transfer begins, and what became of it; *what* for the log. */
 void volume_asked(struct volume *v, bool is_write);
 void volume_answered(struct volume *v, bool is_write, int err, const char *what);
+
+/* volume.c, with the lock held: what counted in in_flight is over. */
+void volume_leave(struct volume *v);
 
 /* volume.c, with the lock held: was the directory, or what it is made of, deleted? */
 void volume_look(struct volume *v);

@@ -233,8 +233,7 @@ static void check_end(struct check *k, int rc)
 	lock_scope(&v->lock);
 	k->object->is_checking = false;
 	k->object->holds--;
-	v->in_flight--;
-	pthread_cond_broadcast(&v->changed);
+	volume_leave(v);
 	if (!rc)
 		log_info("cache %s: node %llu was verified", v->path, (unsigned long long)k->ino);
 }

@@ -83,3 +83,29 @@ ms=$((($(date +%s%N) - began) / 1000000))
 check "$(($(woken) - before))" -le $((2 * ms + 50)) "wake-ups of the prefetcher in $ms ms, for $((4 * 40 * files)) opens"
 check "$(stat_of prefetch.dropped_observations)" -eq "$dropped" "accesses dropped"
 stop
+
+# Nobody is woken by a read from the disk who has nothing to do with it.
+start "$origin" open=daemon,prefetch=off,ram=4M
+same_tree
+wait_for '[ "$(stat_of disk.objects)" -ge '$files' ]' || fail "not all is stored"
+stop
+start "$origin" open=daemon,prefetch=off,ram=4M
+sleep 0.5
+bystanders() {
+	local thread sum=0
+
+	for thread in $(grep -lx 'committer\|fill-timer' /proc/$(server_pid)/task/*/comm); do
+		sum=$((sum + $(awk '/^voluntary/ { print $2 }' "${thread%/comm}/status")))
+	done
+	echo $sum
+}
+before=$(bystanders)
+for round in 1 2 3 4; do
+	drop_page_cache
+	cat "$mnt/large" >/dev/null   # more than memory holds
+	read_all || fail "read_all"
+done
+woken=$(($(bystanders) - before))
+check "$(stat_of reads.hit_disk)" -ge $((2 * files)) "reads from disk"
+check $woken -le $((files / 5)) "wake-ups of the committer and the timer for $(stat_of reads.hit_disk) reads from disk"
+stop
