@@ -102,7 +102,6 @@ struct cache_read {
 	int iov_count;
 	size_t bytes;            /* sum of iov */
 	bool has_waited;         /* it had to wait for origin or disk */
-	bool is_miss;            /* ... for the origin */
 
 	void *priv[16];          /* the cache's */
 };

@@ -198,7 +198,6 @@ void fill_try_memory(struct cache *c, struct extent *x, bool for_demand, struct 
 void fill_feed_starved(struct cache *c, struct answers *a);
 void fill_start(struct extent *x);                       /* lock NOT held */
 void fill_part_done(struct part *p, int err, struct answers *a);
-void fill_waiter_done(struct part *p, int err, struct answers *a);   /* of x->waiters, taken off it */
 void extent_unref(struct cache *c, struct extent *x);    /* may make it idle, or free a dead one */
 void extent_idle(struct cache *c, struct extent *x);
 void extent_remove(struct cache *c, struct extent *x);       /* out of the tables: DEAD */

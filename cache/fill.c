@@ -318,18 +318,12 @@ void fill_feed_starved(struct cache *c, struct answers *a)
 
 /* ---- the end of a fill ---- */
 
-void fill_waiter_done(struct part *p, int err, struct answers *a)
-{
-	p->read->is_miss |= p->extent->is_from_origin;
-	fill_part_done(p, err, a);
-}
-
 static void waiters_end(struct extent *x, int err, struct answers *a)
 {
 	struct list *n;
 
 	while ((n = list_pop_front(&x->waiters)))
-		fill_waiter_done(container_of(n, struct part, link), err, a);
+		fill_part_done(container_of(n, struct part, link), err, a);
 }
 
 static void store_behind(struct work *w);

@@ -1306,13 +1306,24 @@ static int open_acls(struct ns *ns)
 	return rc ? rc : store_meta_put(ns->store, note, &knows, sizeof(knows));
 }
 
+/* The root as it is now; if nobody can be asked, as it was. */
+static int open_root(struct ns *ns)
+{
+	char name[NS_NAME_MAX + 1];
+	bool is_superseded;
+	struct ns_attr attr;
+	int rc = refresh_root(ns);
+
+	if (!rc || rc == -ENOTDIR || look_ino(ns, NS_ROOT, &attr, name, &is_superseded))
+		return rc;
+	log_warn("origin: not reachable: %s; what is cached is shown", strerror(-rc));
+	return 0;
+}
+
 int ns_open(struct store *store, struct origin *origin, const struct ns_config *cfg,
 	    struct stats *stats, struct ns **ret_ns)
 {
 	struct ns *ns = calloc(1, sizeof(*ns));
-	struct ns_attr attr;
-	char name[NS_NAME_MAX + 1];
-	bool is_superseded;
 	int rc;
 
 	if (!ns)
@@ -1332,11 +1343,7 @@ int ns_open(struct store *store, struct origin *origin, const struct ns_config *
 	if (!rc)
 		rc = open_acls(ns);
 	if (!rc)
-		rc = refresh_root(ns);
-	if (rc && rc != -ENOTDIR && !look_ino(ns, NS_ROOT, &attr, name, &is_superseded)) {
-		log_warn("origin: not reachable: %s; what is cached is shown", strerror(-rc));
-		rc = 0;
-	}
+		rc = open_root(ns);
 	if (!rc)
 		rc = count_inodes(ns);
 	if (rc)

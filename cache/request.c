@@ -309,7 +309,7 @@ static void request_progress(struct origin_read *read, size_t valid)
 		if (p->offset + p->len > valid)
 			continue;
 		list_remove(&p->link);
-		fill_waiter_done(p, 0, &a);
+		fill_part_done(p, 0, &a);
 		if (list_is_empty(&x->waiters))
 			c->demand_in_flight--;
 	}

@@ -390,7 +390,7 @@ static void read_answer(struct reading *g)
 		stats_add(fs->stats, STAT_READS_STALL_NS, ns);
 		hist_record(&fs->stall_us, ns / NSEC_PER_USEC);
 	}
-	fs_observe(fs, g->pid, r->attr.ino, OBSERVE_READ, r->offset, r->len, r->is_miss);
+	fs_observe(fs, g->pid, r->attr.ino, OBSERVE_READ, r->offset, r->len, r->has_waited);
 	if (err) {
 		stats_inc(fs->stats, STAT_READS_ERRORS);
 		fuse_reply_err(g->req, -err);

@@ -48,7 +48,7 @@ struct observation {
 	uint32_t pid;                 /* of the reader; 0 if unknown */
 	uint16_t cpu;                 /* UINT16_MAX if unknown */
 	uint8_t kind;                 /* enum observation_kind */
-	uint8_t stalled;              /* the read waited for the origin */
+	uint8_t stalled;              /* the read waited, for origin or disk */
 	int32_t place;                /* of the reader (lib/topology.h), -1 if unknown */
 };
 
