@@ -51,13 +51,17 @@ check "$(stat_of reads.opens)" -eq $((3 * files)) "opens"
 check "$(stat_of pagecache.events_lost)" -eq 0
 check "$(stat_of prefetch.dropped_observations)" -eq 0
 
-# All that the kernel kept: whatever happens to it, no message but those that ask for the statistics.
+# All that the kernel kept: whatever happens to it, no message but those that ask for the statistics. Each round's first
+# reading brings back what somebody else had the kernel drop; a late release or a forgotten name may fall into one, not into all.
 warm() { find "$mnt" -type f -exec cat {} + >/dev/null; }
-warm
 between() { local a=$(stat_of messages) b=$(stat_of messages); echo $((b - a)); }
-between >/dev/null
-own=$(between) requests=$(stat_of reads.requests) before=$(stat_of messages)
-/usr/bin/python3 - "$mnt" <<'PY'
+costs_nothing() {
+	local own before
+
+	warm
+	between >/dev/null
+	own=$(between) requests=$(stat_of reads.requests) before=$(stat_of messages)
+	/usr/bin/python3 - "$mnt" <<'PY' || fail "what the kernel has"
 import os, sys
 n = 0
 for d in range(5):
@@ -68,7 +72,10 @@ for d in range(5):
         os.close(fd)
 assert n == 1500 * 30001, n
 PY
-check "$(($(stat_of messages) - before - own))" -eq 0 "messages for $files files that the kernel has"
+	messages=$(($(stat_of messages) - before - own))
+	[ $messages -eq 0 ]
+}
+costs_nothing || costs_nothing || costs_nothing || fail "$messages messages for $files files that the kernel has, three times over"
 check "$(stat_of reads.requests)" -eq "$requests"
 stop
 

@@ -6,6 +6,10 @@
 LIMIT_S=${LIMIT_S:-400}
 . "$(dirname "$0")/lib.sh"
 
+# The transport that can be taken over, but where it says otherwise.
+HOPPER_OPTIONS=${HOPPER_OPTIONS:-}
+HOPPER_OPTIONS=${HOPPER_OPTIONS//transport=uring/transport=dev}
+
 kills=${KILLS:-15}
 deaths_are_meant=1
 make_files "${FILES:-1200}" 30001 4
@@ -103,7 +107,7 @@ PY
 }
 
 for policy in ${POLICIES:-daemon passthrough pagecache}; do
-	start "fault:read=2ms:$origin" "transport=dev,open=$policy,ram=16M,meta_ttl=3"   # the only one that can
+	start "fault:read=2ms:$origin" "open=$policy,ram=16M,meta_ttl=3"
 	if ! in_force $policy; then
 		echo "open=$policy is not to be had here: $(stat_of open_why)"
 		stop
