@@ -286,7 +286,7 @@ static void a_failed_prefetch_is_no_readers_error(void **state)
 /* ---- advice ---- */
 
 static _Atomic uint64_t evicted_count;
-static enum cache_class class_now;
+static _Atomic enum cache_class class_now;
 
 static enum cache_class class_of(void *arg, uint64_t key)
 {
