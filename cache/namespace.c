@@ -23,6 +23,7 @@
 #include "cache/ns_record.h"
 #include "cache/origin/health.h"
 #include "cache/store.h"
+#include "lib/acl.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/list.h"
@@ -142,7 +143,7 @@ static void class_set_acl(struct ns *ns, struct class *c, const void *bytes, uin
 {
 	c->acl = len ? acl_intern(ns, bytes, len) : NULL;
 	if (len && !c->acl)
-		c->base.mode &= ~(uint32_t)(S_IRWXG | S_IRWXO);   /* what it would deny is not known any more */
+		c->base.mode = acl_owner_mode(c->base.mode);
 }
 
 static uint32_t class_intern(struct ns *ns, const struct origin_attr *a)

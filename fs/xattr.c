@@ -13,13 +13,13 @@
 #include "fs/acl.h"
 #include "fs/fs.h"
 #include "fs/uring.h"
+#include "lib/acl.h"
 #include "lib/clock.h"
 #include "lib/list.h"
 #include "lib/log.h"
 #include "lib/strbuf.h"
 
 #define PREFIX "user.hopper."
-#define ACL "system.posix_acl_access"
 
 enum { VALUE_MAX = 65536, ITEMS_MAX = 100000 };
 
@@ -149,6 +149,17 @@ static char *value_of(struct fs *fs, uint64_t ino, const char *name)
 	       S_ISDIR(attr.mode) ? directory_value(fs, ino, name) : NULL;
 }
 
+/* @room: what to say that it takes */
+static void reply_bytes(fuse_req_t req, const void *bytes, size_t len, size_t room, size_t size)
+{
+	if (!size)
+		fuse_reply_xattr(req, room);
+	else if (len > size)
+		fuse_reply_err(req, ERANGE);
+	else
+		fuse_reply_buf(req, bytes, len);
+}
+
 static void reply_acl(fuse_req_t req, uint64_t ino, size_t size)
 {
 	struct fs *fs = fuse_req_userdata(req);
@@ -157,12 +168,8 @@ static void reply_acl(fuse_req_t req, uint64_t ino, size_t size)
 
 	if (rc || !attr.acl)
 		fuse_reply_err(req, rc ? -rc : ENODATA);
-	else if (!size)
-		fuse_reply_xattr(req, attr.acl->len);
-	else if (attr.acl->len > size)
-		fuse_reply_err(req, ERANGE);
 	else
-		fuse_reply_buf(req, (const char *)attr.acl->bytes, attr.acl->len);
+		reply_bytes(req, attr.acl->bytes, attr.acl->len, attr.acl->len, size);
 }
 
 static void reply_value(fuse_req_t req, uint64_t ino, const char *name, size_t size)
@@ -174,19 +181,15 @@ static void reply_value(fuse_req_t req, uint64_t ino, const char *name, size_t s
 		fuse_reply_err(req, ENODATA);
 	else if (len > VALUE_MAX)
 		fuse_reply_err(req, E2BIG);
-	else if (!size)
-		/* the document may have grown by the time it is asked for */
-		fuse_reply_xattr(req, len + 1024 < VALUE_MAX ? len + 1024 : VALUE_MAX);
-	else if (len > size)
-		fuse_reply_err(req, ERANGE);
 	else
-		fuse_reply_buf(req, value, len);
+		/* the document may have grown by the time it is asked for */
+		reply_bytes(req, value, len, len + 1024 < VALUE_MAX ? len + 1024 : VALUE_MAX, size);
 	free(value);
 }
 
 void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	if (!strcmp(name, ACL))
+	if (!strcmp(name, ACL_ACCESS_XATTR))
 		reply_acl(req, ino, size);
 	else if (!strncmp(name, PREFIX, strlen(PREFIX)))
 		reply_value(req, ino, name + strlen(PREFIX), size);

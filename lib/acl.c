@@ -5,7 +5,6 @@
 #include <linux/posix_acl_xattr.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* What the entries give, in bits of an rwx each. */
 struct rights {
@@ -52,10 +51,10 @@ uint32_t acl_least_mode(uint32_t mode, const void *acl, size_t len)
 	struct rights r = { .mask = S_IRWXO, .users = S_IRWXO, .groups = S_IRWXO };
 
 	if (!rights_read(&r, acl, len))
-		r = (struct rights){ .mask = 0 };
+		return acl_owner_mode(mode);
 	/* who is named has what his entry says: in the group or not, no more than that */
 	r.group &= r.mask & r.users;
 	if (r.has_named)
 		r.other &= r.mask & r.users & r.groups;
-	return mode & (~(uint32_t)(S_IRWXG | S_IRWXO) | r.group << 3 | r.other);
+	return acl_owner_mode(mode) | (mode & (r.group << 3 | r.other));
 }

@@ -5,6 +5,15 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
+
+#define ACL_ACCESS_XATTR "system.posix_acl_access"
+
+/* Of a file whose ACL is not known, which may forbid: only the owner gets in. */
+static inline uint32_t acl_owner_mode(uint32_t mode)
+{
+	return mode & ~(uint32_t)(S_IRWXG | S_IRWXO);
+}
 
 /*
  * The most of @mode's bits that give nobody what the access ACL of @len bytes does not: the group's without what its mask

@@ -24,6 +24,7 @@
 #include <unistd.h>
 #include "cache/origin/kinds.h"
 #include "cache/origin/origin.h"
+#include "lib/acl.h"
 #include "lib/cleanup.h"
 #include "lib/lock.h"
 #include "lib/pool.h"
@@ -148,10 +149,10 @@ static void attr_fill(const struct stat *st, struct origin_attr *attr)
 	};
 }
 
-/* What ACLs hold is asked by a path in /proc, as there is no call for what O_PATH opened. */
-static const char acl_name[] = "system.posix_acl_access";
-
-/* Keep what getxattr(2) said of @attr's file. -ENOENT: it is gone. What is not known may forbid: then only the owner gets in. */
+/*
+ * Keep what getxattr(2) said of @attr's file, asked by a path in /proc, as there is no call for what O_PATH opened.
+ * -ENOENT: it is gone. What is not known may forbid: then only the owner gets in.
+ */
 static int acl_take(struct origin_attr *attr, const void *acl, ssize_t len)
 {
 	if (!len || (len < 0 && (errno == ENODATA || errno == ENOTSUP)))
@@ -163,7 +164,7 @@ static int acl_take(struct origin_attr *attr, const void *acl, ssize_t len)
 		memcpy(attr->acl, acl, (size_t)len);
 		attr->acl_len = (uint32_t)len;
 	} else {
-		attr->mode &= ~(uint32_t)(S_IRWXG | S_IRWXO);
+		attr->mode = acl_owner_mode(attr->mode);
 	}
 	return 0;
 }
@@ -189,7 +190,7 @@ static int posix_stat(struct origin *o, const char *path, struct origin_attr *re
 	if (!may_have_acl(p, ret_attr))
 		return 0;
 	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-	return acl_take(ret_attr, acl, getxattr(name, acl_name, acl, sizeof(acl)));
+	return acl_take(ret_attr, acl, getxattr(name, ACL_ACCESS_XATTR, acl, sizeof(acl)));
 }
 
 static int posix_readlink(struct origin *o, const char *path, char *buf, size_t size)
@@ -240,7 +241,7 @@ static int acl_of_entry(int dir_fd, const char *name, struct origin_attr *attr)
 
 	if ((size_t)snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir_fd, name) >= sizeof(path))
 		return -ENAMETOOLONG;
-	return acl_take(attr, acl, lgetxattr(path, acl_name, acl, sizeof(acl)));
+	return acl_take(attr, acl, lgetxattr(path, ACL_ACCESS_XATTR, acl, sizeof(acl)));
 }
 
 static void stat_entries(const struct posix *p, int dir_fd, struct origin_entry *entry, size_t n)
@@ -620,7 +621,7 @@ static const struct origin_ops posix_ops = {
 /* The root speaks for what is below it. */
 static bool has_acls(int root_fd)
 {
-	return fgetxattr(root_fd, acl_name, NULL, 0) >= 0 || errno == ENODATA;
+	return fgetxattr(root_fd, ACL_ACCESS_XATTR, NULL, 0) >= 0 || errno == ENODATA;
 }
 
 int origin_posix_open(const char *path, struct stats *stats, struct origin **ret_origin,

@@ -67,10 +67,17 @@ stop
 # The prefetcher's thread is not woken for each access: it collects them.
 start "$origin" open=daemon,recognise=off
 same_tree
-thread=$(grep -l '^prefetch$' /proc/$(server_pid)/task/*/comm | head -1)
-woken() { awk '/^voluntary/ { print $2 }' "${thread%/comm}/status"; }
+# wake_ups NAME: of the server's threads of this name (a pattern of grep)
+wake_ups() {
+	local thread sum=0
+
+	for thread in $(grep -lx "$1" /proc/$(server_pid)/task/*/comm); do
+		sum=$((sum + $(awk '/^voluntary/ { print $2 }' "${thread%/comm}/status")))
+	done
+	echo $sum
+}
 dropped=$(stat_of prefetch.dropped_observations)
-before=$(woken) began=$(date +%s%N)
+before=$(wake_ups prefetch) began=$(date +%s%N)
 for round in 1 2 3 4; do
 	/usr/bin/python3 - "$mnt/class00" <<'PY'
 import os, sys
@@ -80,7 +87,7 @@ for _ in range(40):
 PY
 done
 ms=$((($(date +%s%N) - began) / 1000000))
-check "$(($(woken) - before))" -le $((2 * ms + 50)) "wake-ups of the prefetcher in $ms ms, for $((4 * 40 * files)) opens"
+check "$(($(wake_ups prefetch) - before))" -le $((2 * ms + 50)) "wake-ups of the prefetcher in $ms ms, for $((4 * 40 * files)) opens"
 check "$(stat_of prefetch.dropped_observations)" -eq "$dropped" "accesses dropped"
 stop
 
@@ -91,21 +98,13 @@ wait_for '[ "$(stat_of disk.objects)" -ge '$files' ]' || fail "not all is stored
 stop
 start "$origin" open=daemon,prefetch=off,ram=4M
 sleep 0.5
-bystanders() {
-	local thread sum=0
-
-	for thread in $(grep -lx 'committer\|fill-timer' /proc/$(server_pid)/task/*/comm); do
-		sum=$((sum + $(awk '/^voluntary/ { print $2 }' "${thread%/comm}/status")))
-	done
-	echo $sum
-}
-before=$(bystanders)
+before=$(wake_ups 'committer\|fill-timer')
 for round in 1 2 3 4; do
 	drop_page_cache
 	cat "$mnt/large" >/dev/null   # more than memory holds
 	read_all || fail "read_all"
 done
-woken=$(($(bystanders) - before))
+woken=$(($(wake_ups 'committer\|fill-timer') - before))
 check "$(stat_of reads.hit_disk)" -ge $((2 * files)) "reads from disk"
 check $woken -le $((files / 5)) "wake-ups of the committer and the timer for $(stat_of reads.hit_disk) reads from disk"
 stop
